@@ -1,0 +1,57 @@
+"""Every error evenhand raises, as one tree, with the exit code a command ends with."""
+
+
+class EvenhandError(Exception):
+    """Base of all errors raised on purpose; the message is one sentence: what, where, what to do."""
+
+    exit_code = 1
+
+
+class UserError(EvenhandError):
+    """The user's mistake: a wrong argument, recipe, file or model."""
+
+    exit_code = 2
+
+
+class RecipeError(UserError):
+    """A recipe that cannot be run as written."""
+
+
+class DataError(UserError):
+    """Data that cannot be read, or of which nothing usable is left."""
+
+
+class ModelError(UserError):
+    """A model folder or tokenizer that cannot or may not be loaded."""
+
+
+class TemplateError(ModelError):
+    """A chat template that cannot render a conversation in the way scoring needs."""
+
+
+class GuardError(EvenhandError):
+    """A guard stopped the run; the last checkpoint is good."""
+
+    exit_code = 3
+
+
+class NonFiniteError(GuardError):
+    """A loss, gradient or weight became NaN or infinite; raised before the optimizer moves."""
+
+
+class StorageError(EvenhandError):
+    """A disk or device failed or has no room."""
+
+    exit_code = 74
+
+
+class ExportError(EvenhandError):
+    """An exported model is not the model that was trained; nothing was published."""
+
+
+class InterruptedRun(EvenhandError):
+    """A signal stopped the run after its state was saved."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

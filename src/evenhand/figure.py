@@ -1,0 +1,37 @@
+"""A measured number with the count it rests on and its 95 % interval."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """`value` from `n` items; `low` to `high` is the 95 % interval; None where it does not apply.
+
+    >>> Figure(0.75, 4, 0.30, 0.95).json()
+    {'value': 0.75, 'n': 4, 'low': 0.3, 'high': 0.95}
+    """
+
+    value: float | None
+    n: int
+    low: float | None = None
+    high: float | None = None
+
+    def json(self) -> dict[str, float | int | None]:
+        """The shape in which every report and `--json` output states a figure."""
+        return {"value": self.value, "n": self.n, "low": self.low, "high": self.high}
+
+    def words(self, percent: bool = False, digits: int = 3) -> str:
+        """For a person: `0.750 [0.300, 0.950] n=4`, or in percent.
+
+        >>> Figure(0.75, 4, 0.30, 0.95).words(percent=True, digits=1)
+        '75.0 % [30.0, 95.0] n=4'
+        >>> Figure(None, 0).words()
+        'not measured (n=0)'
+        """
+        if self.value is None:
+            return f"not measured (n={self.n})"
+        scale, unit = (100.0, " %") if percent else (1.0, "")
+        text = f"{self.value * scale:.{digits}f}{unit}"
+        if self.low is not None and self.high is not None:
+            text += f" [{self.low * scale:.{digits}f}, {self.high * scale:.{digits}f}]"
+        return f"{text} n={self.n}"

@@ -1,0 +1,112 @@
+"""What a policy thinks of pairs: summed log-probabilities and token counts, in nats.
+
+Shapes: B pairs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from evenhand.errors import DataError
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class PairScores:
+    """Scores of B pairs as tensors with a gradient. Sums stay sums until a name says mean."""
+
+    chosen_sum_B: Tensor
+    rejected_sum_B: Tensor
+    chosen_tokens_B: Tensor
+    rejected_tokens_B: Tensor
+
+    @property
+    def chosen_mean_B(self) -> Tensor:
+        """Mean log-probability of the chosen answer, nats per token."""
+        return self.chosen_sum_B / self.chosen_tokens_B
+
+    @property
+    def rejected_mean_B(self) -> Tensor:
+        """Mean log-probability of the rejected answer, nats per token."""
+        return self.rejected_sum_B / self.rejected_tokens_B
+
+    @property
+    def mean_gap_B(self) -> Tensor:
+        """Chosen minus rejected, nats per token."""
+        return self.chosen_mean_B - self.rejected_mean_B
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPairs:
+    """Scores of B pairs as float64 arrays, with the ids that lead back to the data."""
+
+    row_B: Integers
+    id_B: tuple[str, ...]
+    chosen_sum_B: Floats
+    rejected_sum_B: Floats
+    chosen_tokens_B: Integers
+    rejected_tokens_B: Integers
+
+    @property
+    def chosen_mean_B(self) -> Floats:
+        """Mean log-probability of the chosen answer, nats per token."""
+        return self.chosen_sum_B / self.chosen_tokens_B
+
+    @property
+    def rejected_mean_B(self) -> Floats:
+        """Mean log-probability of the rejected answer, nats per token."""
+        return self.rejected_sum_B / self.rejected_tokens_B
+
+    @property
+    def mean_gap_B(self) -> Floats:
+        """Chosen minus rejected, nats per token."""
+        return self.chosen_mean_B - self.rejected_mean_B
+
+    @property
+    def sum_gap_B(self) -> Floats:
+        """Chosen minus rejected in summed log-probability, nats."""
+        return self.chosen_sum_B - self.rejected_sum_B
+
+    def __len__(self) -> int:
+        return len(self.id_B)
+
+    def table(self) -> pa.Table:
+        """One row a pair, in the columns that `evenhand score` promises."""
+        return pa.table(
+            {
+                "row": self.row_B,
+                "id": list(self.id_B),
+                "chosen_sum": self.chosen_sum_B,
+                "rejected_sum": self.rejected_sum_B,
+                "chosen_tokens": self.chosen_tokens_B,
+                "rejected_tokens": self.rejected_tokens_B,
+                "chosen_mean": self.chosen_mean_B,
+                "rejected_mean": self.rejected_mean_B,
+            }
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> "ScoredPairs":
+        """The scores kept in a Parquet file; raises DataError if it is not one of ours."""
+        names: Sequence[str] = pq.read_schema(path).names
+        wanted = ("row", "id", "chosen_sum", "rejected_sum", "chosen_tokens", "rejected_tokens")
+        if missing := [name for name in wanted if name not in names]:
+            raise DataError(f"{path}: the columns {missing} are missing; write the file with `evenhand score`.")
+        table = pq.read_table(path, columns=list(wanted))
+        column = {name: table[name].to_numpy() for name in wanted if name != "id"}
+        return cls(
+            column["row"].astype(np.int64),
+            tuple(table["id"].to_pylist()),
+            column["chosen_sum"].astype(np.float64),
+            column["rejected_sum"].astype(np.float64),
+            column["chosen_tokens"].astype(np.int64),
+            column["rejected_tokens"].astype(np.int64),
+        )

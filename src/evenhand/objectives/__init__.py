@@ -1,0 +1,1 @@
+"""Preference objectives as frozen values, and sums that are divided once."""
