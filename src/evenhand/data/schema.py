@@ -41,11 +41,16 @@ class Judgment:
     shown_first: Side | None = None
     time: str | None = None
     category: str | None = None
+    family: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PreferencePair:
-    """A prompt, the answer that was preferred and the one that was not; never a tie."""
+    """A prompt, the answer that was preferred and the one that was not; never a tie.
+
+    `family` names the prompts that are near-duplicates of each other: they never stand on both sides of a split, and
+    intervals treat them as one draw.
+    """
 
     id: str
     row: int
@@ -54,6 +59,7 @@ class PreferencePair:
     chosen: str
     rejected: str
     category: str | None = None
+    family: str | None = None
 
     def json(self) -> dict[str, Any]:
         """The pair in the conversational form that TRL and `datasets` read."""
@@ -65,6 +71,7 @@ class PreferencePair:
             "chosen": [{"role": "assistant", "content": self.chosen}],
             "rejected": [{"role": "assistant", "content": self.rejected}],
             "category": self.category,
+            "family": self.family,
         }
 
 
@@ -135,5 +142,12 @@ def to_pair(judgment: Judgment) -> PreferencePair | None:
         case "tie":
             return None
     return PreferencePair(
-        judgment.id, judgment.row, judgment.group, judgment.prompt, chosen, rejected, judgment.category
+        id=judgment.id,
+        row=judgment.row,
+        group=judgment.group,
+        prompt=judgment.prompt,
+        chosen=chosen,
+        rejected=rejected,
+        category=judgment.category,
+        family=judgment.family,
     )
