@@ -1,0 +1,85 @@
+"""What changed between two models on the same pairs: after minus before, paired pair by pair."""
+
+import numpy as np
+
+from evenhand.errors import DataError
+from evenhand.evaluation.interval import Floats, Integers, Sample, balanced, family_codes, mean_difference
+from evenhand.evaluation.preference import PairTraits, refuse_unusable, slices_of, unequal_sides, wins
+from evenhand.figure import Figure
+from evenhand.model.scores import ScoredPairs
+
+
+def difference(before: ScoredPairs, after: ScoredPairs, traits: PairTraits | None = None) -> dict[str, Figure]:
+    """The paired differences of `pairwise_accuracy`, `length_balanced_accuracy` and `accuracy_by_sum`.
+
+    `traits` belong to `before`. Pairs are matched by row and id, in any order; which answer is longer is told by
+    `before`'s token counts, one yardstick for both. Raises DataError where the two do not hold the same pairs.
+    """
+    after = matched(before, after)
+    family_B = _families(before, traits)
+    by_mean = Sample(_moved(before.mean_gap_B, after.mean_gap_B), family_B)
+    by_sum = Sample(_moved(before.sum_gap_B, after.sum_gap_B), family_B)
+    shorter, longer = (by_mean.where(side_B) for side_B in unequal_sides(before))
+    return {
+        "pairwise_accuracy": mean_difference(by_mean),
+        "length_balanced_accuracy": balanced(shorter, longer, (mean_difference(shorter), mean_difference(longer))),
+        "accuracy_by_sum": mean_difference(by_sum),
+    }
+
+
+def difference_by_slice(
+    before: ScoredPairs, after: ScoredPairs, traits: PairTraits | None = None
+) -> dict[str, dict[str, Figure]]:
+    """The paired difference of pairwise accuracy within each slice, named as in an evaluation."""
+    after = matched(before, after)
+    traits = traits or PairTraits.unknown(len(before))
+    moved = Sample(_moved(before.mean_gap_B, after.mean_gap_B), _families(before, traits))
+    return {
+        name: {value: mean_difference(moved.where(mask_B)) for value, mask_B in by_value.items()}
+        for name, by_value in slices_of(before, traits).items()
+    }
+
+
+def matched(before: ScoredPairs, after: ScoredPairs) -> ScoredPairs:
+    """`after` in the order of `before`; raises DataError where a pair stands on one side only or twice."""
+    refuse_unusable(before)
+    refuse_unusable(after)
+    place = {key: i for i, key in enumerate(_keys(after))}
+    wanted = _keys(before)
+    one_sided = set(wanted) ^ place.keys()
+    if one_sided or len(place) != len(after) or len(set(wanted)) != len(before):
+        row, name = min(one_sided) if one_sided else _first_twice(wanted, _keys(after))
+        raise DataError(
+            f"the two models were not scored on the same pairs ({len(before)} and {len(after)} rows, {len(one_sided)} "
+            f"on one side only): see row {row} with id {name!r}; score both on the same file."
+        )
+    return _taken(after, np.array([place[key] for key in wanted], dtype=np.int64))
+
+
+def _keys(scored: ScoredPairs) -> list[tuple[int, str]]:
+    return list(zip(scored.row_B.tolist(), scored.id_B))
+
+
+def _first_twice(*sides: list[tuple[int, str]]) -> tuple[int, str]:
+    """The first key that one of the sides holds more than once."""
+    return next(key for keys in sides for key in sorted(keys) if keys.count(key) > 1)
+
+
+def _taken(scored: ScoredPairs, place_B: Integers) -> ScoredPairs:
+    return ScoredPairs(
+        scored.row_B[place_B],
+        tuple(scored.id_B[place] for place in place_B),
+        scored.chosen_sum_B[place_B],
+        scored.rejected_sum_B[place_B],
+        scored.chosen_tokens_B[place_B],
+        scored.rejected_tokens_B[place_B],
+    )
+
+
+def _families(before: ScoredPairs, traits: PairTraits | None) -> Integers:
+    return family_codes(traits.family_B if traits else None, len(before))
+
+
+def _moved(gap_before_B: Floats, gap_after_B: Floats) -> Floats:
+    """1 where a pair went from wrong to right, -1 the other way, halves to and from ties."""
+    return wins(gap_after_B) - wins(gap_before_B)
