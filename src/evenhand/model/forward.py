@@ -1,0 +1,182 @@
+"""Scores of packed pairs under a policy: one forward over the forest, or over padded rows where it cannot be shared."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from evenhand.errors import ModelError
+from evenhand.model import attention
+from evenhand.model.encode import EncodedPair, side
+from evenhand.model.head import LogitForm, token_log_probs
+from evenhand.model.pack import PackedBatch, pack
+from evenhand.model.scores import PairScores
+
+
+class Policy(nn.Module):
+    """A causal language model and the way it is run: `policy(batch)` gives PairScores.
+
+    `padded_because` is None where the forest is used, else the reason in words, for the log and the report.
+    """
+
+    def __init__(self, model: PreTrainedModel | PeftModel, chunk: int = 512) -> None:
+        super().__init__()
+        self.model = model
+        self.chunk = chunk
+        self.plain_attention = causal(model).config._attn_implementation
+        self.padded_because = why_padded(self)
+
+    def release(self) -> None:
+        """Give the model back as it was: with the attention it came with."""
+        use_attention(causal(self.model), self.plain_attention)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def forward(self, batch: PackedBatch) -> PairScores:
+        """Scores with a gradient where weights require one."""
+        batch = batch.to(self.device)
+        sums_S = padded_sums(self, batch) if self.padded_because else forest_sums(self, batch)
+        return PairScores(
+            chosen_sum_B=sums_S[batch.chosen_B],
+            rejected_sum_B=sums_S[batch.rejected_B],
+            chosen_tokens_B=batch.scored_S[batch.chosen_B],
+            rejected_tokens_B=batch.scored_S[batch.rejected_B],
+        )
+
+
+@contextmanager
+def serving(model: PreTrainedModel | PeftModel) -> Iterator[PreTrainedModel | PeftModel]:
+    """The model ready to generate: plain attention, eval mode; what it was before comes back at the end."""
+    inner, training = causal(model), model.training
+    before = inner.config._attn_implementation
+    if before == attention.NAME:
+        use_attention(inner, "sdpa" if inner._supports_sdpa else "eager")
+    model.eval()
+    try:
+        yield model
+    finally:
+        use_attention(inner, before)
+        model.train(training)
+
+
+def use_attention(model: PreTrainedModel, name: str) -> None:
+    """Choose the attention that the next forward takes; checkpointed layers need it unchanged until backward."""
+    for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
+        config._attn_implementation = name
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The output layer of a decoder."""
+
+    weight_Vd: Tensor
+    bias_V: Tensor | None
+    form: LogitForm
+
+
+def causal(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The transformers model, adapter layers inside it included, without PEFT's wrapper."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def forest_sums(policy: Policy, batch: PackedBatch) -> Tensor:
+    """Summed log-probability of each sequence's answer, (S,) float64, from one pass over the forest."""
+    model = causal(policy.model)
+    use_attention(model, attention.NAME)
+    output = model.base_model(
+        input_ids=batch.tokens_T[None],
+        position_ids=batch.positions_T[None],
+        use_cache=False,
+        forest=batch.forest,
+    )
+    head = output_head(model)
+    predicting_Nd = output.last_hidden_state[0].index_select(0, batch.predict_N)
+    log_probs_N = token_log_probs(
+        predicting_Nd, head.weight_Vd, head.bias_V, batch.target_N, head.form, policy.chunk
+    )
+    return _sum_by_sequence(log_probs_N.index_select(0, batch.entry_E), batch.scored_S)
+
+
+def padded_sums(policy: Policy, batch: PackedBatch) -> Tensor:
+    """The same sums from padded rows and the model's own logits, for decoders that cannot share."""
+    rows = [torch.from_numpy(s.tokens).long() for s in batch.sequences]
+    tokens_SL = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(policy.device)
+    mask_SL = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(policy.device)
+    use_attention(causal(policy.model), policy.plain_attention)
+    logits_SLV = causal(policy.model)(input_ids=tokens_SL, attention_mask=mask_SL, use_cache=False).logits
+    parts = []
+    for logits_LV, row, s in zip(logits_SLV, rows, batch.sequences):
+        scored = torch.log_softmax(logits_LV[s.starts - 1 : len(row) - 1].float(), dim=-1)
+        target = row[s.starts :, None].to(policy.device)
+        parts.append(scored.gather(1, target)[:, 0])
+    return _sum_by_sequence(torch.cat(parts), batch.scored_S)
+
+
+def _sum_by_sequence(log_probs_E: Tensor, scored_S: Tensor) -> Tensor:
+    # In float64, so that a sum over a thousand tokens keeps all the digits that its terms have.
+    return torch.segment_reduce(log_probs_E.double(), "sum", lengths=scored_S)
+
+
+def output_head(model: PreTrainedModel) -> Head:
+    """The output layer's weight and what the decoder does to its logits.
+
+    Raises ForestUnsupportedError where the output layer is not one plain matrix.
+    """
+    layer: Any = model.get_output_embeddings()
+    if type(layer) is not nn.Linear:
+        raise attention.ForestUnsupportedError(f"its output layer is a {type(layer).__name__}, not a plain matrix")
+    config = model.config.get_text_config()
+    scale = float(getattr(config, "logit_scale", None) or 1.0)
+    if divisor := getattr(config, "logits_scaling", None):
+        scale /= float(divisor)
+    return Head(layer.weight, layer.bias, LogitForm(scale, getattr(config, "final_logit_softcapping", None)))
+
+
+def why_padded(policy: Policy) -> str | None:
+    """Ask the model itself: do forest and padded rows give the same numbers on a few tokens?
+
+    None if they do, else the reason in words.
+    """
+    batch = probe_batch(causal(policy.model).config.get_text_config().vocab_size).to(policy.device)
+    training = policy.model.training
+    policy.model.eval()
+    try:
+        with torch.no_grad():
+            shared_S, padded_S = forest_sums(policy, batch), padded_sums(policy, batch)
+    except attention.ForestUnsupportedError as error:
+        return str(error)
+    except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+        return f"{type(causal(policy.model)).__name__} does not run on a forest ({error})"
+    finally:
+        policy.model.train(training)
+    if not bool(torch.isfinite(padded_S).all()):
+        raise ModelError("the model gives log-probabilities that are not finite; its weights are broken.")
+    half = next(policy.model.parameters()).dtype != torch.float32
+    worst = float(((shared_S - padded_S).abs() / batch.scored_S).max())
+    if worst > (0.1 if half else 1e-4):
+        name = type(causal(policy.model)).__name__
+        return f"{name} gives other numbers on a forest (off by {worst:.1e} nats per token)"
+    return None
+
+
+def probe_batch(vocabulary: int) -> PackedBatch:
+    """Two small pairs with a shared prompt, for asking a model how it behaves."""
+    draw = torch.Generator().manual_seed(0)
+
+    def tokens(n: int) -> list[int]:
+        return torch.randint(3, vocabulary, (n,), generator=draw).tolist()
+
+    prompt, common, other = tokens(9), tokens(3), tokens(5)
+    pairs = [
+        EncodedPair(0, "a", "0", side(prompt + common + tokens(4), 9), side(prompt + common + tokens(7), 9)),
+        EncodedPair(1, "b", "1", side(other + tokens(6), 5), side(other + tokens(2), 5)),
+    ]
+    return pack(pairs)

@@ -1,0 +1,124 @@
+"""The ways to turn a pair into tokens: strict (the default), plain text, and two that reproduce others' numbers."""
+
+from typing import Any, Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from evenhand.data.schema import Message
+from evenhand.errors import TemplateError
+from evenhand.model.encode import EncodedSide, Encoder, side
+from evenhand.model.template import ChatTemplate
+
+Mode = Literal["strict", "plain", "authors", "trl"]
+Conversation = tuple[Message, ...]
+Sides = tuple[EncodedSide, EncodedSide, tuple[str, ...]]
+
+
+def strict_encoder(template: ChatTemplate) -> Encoder:
+    """Serving's own tokens: header in the prompt, one end-of-turn token scored, nothing cut."""
+
+    def encode(prompt: Conversation, chosen: str, rejected: str) -> Sides:
+        return side(*template.sides(prompt, chosen)), side(*template.sides(prompt, rejected)), ()
+
+    return encode
+
+
+def plain_encoder(tokenizer: PreTrainedTokenizerBase) -> Encoder:
+    """For base models without a template: prompt, newline, answer, end of text; control strings stay text.
+
+    Raises TemplateError where the tokenizer has no end-of-text token to learn to stop at.
+    """
+    if tokenizer.eos_token_id is None:
+        raise TemplateError("`data.template: plain` ends an answer with the tokenizer's eos, and this one has none.")
+
+    def encode(prompt: Conversation, chosen: str, rejected: str) -> Sides:
+        text = "\n\n".join(message.content for message in prompt) + "\n"
+        opening = [tokenizer.bos_token_id] if _adds_bos(tokenizer) else []
+        head = opening + _text_tokens(tokenizer, text)
+
+        def one(answer: str) -> EncodedSide:
+            return side([*head, *_text_tokens(tokenizer, answer), tokenizer.eos_token_id], len(head))
+
+        return one(chosen), one(rejected), ()
+
+    return encode
+
+
+def trl_encoder(tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Encoder:
+    """The tokens of TRL 1.16's CPOTrainer: the text after the prompt's text is the answer, eos appended to it if it
+    does not end in it, BOS put first whenever the tokenizer has one, answers cut to `max_tokens`."""
+
+    def encode(prompt: Conversation, chosen: str, rejected: str) -> Sides:
+        head = _rendered(tokenizer, prompt, open_turn=True)
+        sides, cut = [], []
+        for name, answer in (("chosen", chosen), ("rejected", rejected)):
+            whole = _rendered(tokenizer, (*prompt, Message("assistant", answer)), open_turn=False)
+            tokens, starts = _glued(tokenizer, head, whole[len(_common(head, whole)) :])
+            if len(tokens) > max_tokens:
+                tokens, _ = tokens[:max_tokens], cut.append(name)
+            sides.append(side(tokens, min(starts, len(tokens))))
+        return sides[0], sides[1], tuple(cut)
+
+    return encode
+
+
+def authors_encoder(tokenizer: PreTrainedTokenizerBase, max_tokens: int, max_prompt_tokens: int) -> Encoder:
+    """The tokens of princeton-nlp/SimPO: prompt and answer rendered apart, so that the assistant header and the
+    template's trailing text are scored; the prompt's end kept up to `max_prompt_tokens` when a row is too long, then
+    both answers cut to what is left of `max_tokens`."""
+
+    def encode(prompt: Conversation, chosen: str, rejected: str) -> Sides:
+        head = _rendered(tokenizer, _with_system(tokenizer, prompt), open_turn=False)
+        glued = []
+        for answer in (chosen, rejected):
+            text = _rendered(tokenizer, (Message("assistant", answer),), open_turn=False)
+            glued.append(_glued(tokenizer, head, text.removeprefix(tokenizer.bos_token or "")))
+        longest = max(len(tokens) - starts for tokens, starts in glued)
+        sides, cut = [], []
+        for name, (tokens, starts) in zip(("chosen", "rejected"), glued):
+            question, answer_tokens = tokens[:starts], tokens[starts:]
+            if starts + longest > max_tokens:
+                question = question[-max_prompt_tokens:]
+            if len(question) + longest > max_tokens and len(answer_tokens) > max_tokens - max_prompt_tokens:
+                answer_tokens, _ = answer_tokens[: max_tokens - max_prompt_tokens], cut.append(name)
+            sides.append(side(question + answer_tokens, len(question)))
+        return sides[0], sides[1], tuple(cut)
+
+    return encode
+
+
+def _glued(tokenizer: PreTrainedTokenizerBase, head: str, tail: str) -> tuple[list[int], int]:
+    """Tokens of `head + tail` with BOS first and eos last, and where the answer starts after a merge at the border."""
+    whole = list(tokenizer(head + tail, add_special_tokens=False)["input_ids"])
+    prompt = list(tokenizer(head, add_special_tokens=False)["input_ids"])
+    starts = len(prompt) if whole[: len(prompt)] == prompt else len(prompt) - 1
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    if bos is not None and whole[:1] != [bos]:
+        whole, starts = [bos, *whole], starts + 1
+    return (whole if whole[-1] == eos else [*whole, eos]), starts
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, open_turn: bool) -> str:
+    messages: list[dict[str, Any]] = [message.json() for message in conversation]
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=open_turn))
+
+
+def _common(a: str, b: str) -> str:
+    length = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+    return a[:length]
+
+
+def _with_system(tokenizer: PreTrainedTokenizerBase, prompt: Conversation) -> Conversation:
+    """The authors put an empty system message first where the template's text suggests that it knows one."""
+    if prompt[0].role == "system" or not any(mark in str(tokenizer.chat_template) for mark in ("system", "<|im_start|>")):
+        return prompt
+    return (Message("system", ""), *prompt)
+
+
+def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    first = tokenizer.encode("x", add_special_tokens=True)[:1]
+    return tokenizer.bos_token_id is not None and list(first) == [tokenizer.bos_token_id]
+
+
+def _text_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])

@@ -1,0 +1,22 @@
+"""What all tests share: where real data lies, and quiet libraries."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+sys.path.insert(0, str(Path(__file__).parent / "model"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real preference data; tests that need it skip where it is absent."""
+    folder = os.environ.get("EVENHAND_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("EVENHAND_DATA names no folder with real preference data")
+    return Path(folder)
