@@ -1,0 +1,151 @@
+"""A model and tokenizer from a folder, a hub id or the built-in package; nothing that executes code is ever loaded."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from evenhand.errors import ModelError
+from evenhand.model import builtin
+
+DtypeName = Literal["auto", "float32", "bfloat16"]
+_BUILTIN = "builtin:"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+# Files that trainers leave beside weights; never opened.
+_STRAY = {"training_args.bin", "optimizer.pt", "scheduler.pt", "optimizer.bin", "scheduler.bin"}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a model comes from: `folder` holds transformers files, or an adapter on the base that `base` names."""
+
+    name: str
+    folder: Path
+    base: "Source | None" = None
+    ignored: tuple[str, ...] = ()
+
+
+def find_source(name: str) -> Source:
+    """Resolve a folder, a run folder, a hub id or `builtin:smollm2-135m`, and check that it is safe to open.
+
+    Raises ModelError for a missing or incomplete folder, weights that exist only as pickles, or custom code.
+    """
+    if name.startswith(_BUILTIN):
+        if name != _BUILTIN + builtin.NAME:
+            raise ModelError(f"{name} is not built in; the built-in model is {_BUILTIN}{builtin.NAME}.")
+        return Source(name, builtin.builtin_folder())
+    folder = Path(name).expanduser()
+    if (folder / "model").is_dir() and (folder / "recipe.json").exists():
+        folder = folder / "model"
+    if not folder.is_dir():
+        folder = _from_hub(name)
+    ignored = check_safe(folder)
+    adapter = folder / "adapter_config.json"
+    if not adapter.exists():
+        return Source(name, folder, None, ignored)
+    base = _read_json(adapter).get("base_model_name_or_path")
+    if not base:
+        raise ModelError(f"{adapter} names no base model; add `base_model_name_or_path` to it.")
+    return Source(name, folder, find_source(str(base)), ignored)
+
+
+def check_safe(folder: Path) -> tuple[str, ...]:
+    """Refuse pickled weights and custom code; returns the stray pickles that lie there and are never opened."""
+    config_file = folder / "config.json"
+    if not config_file.exists() and not (folder / "adapter_config.json").exists():
+        raise ModelError(f"{folder} holds neither config.json nor adapter_config.json; give a folder that transformers saved.")
+    for name in ("config.json", "tokenizer_config.json", "adapter_config.json"):
+        if (folder / name).exists() and _read_json(folder / name).get("auto_map"):
+            raise ModelError(
+                f"{folder / name} asks for custom code (`auto_map`), which evenhand never executes; "
+                "use a model that transformers knows by itself."
+            )
+    pickles = sorted({file.name for pattern in _PICKLES for file in folder.glob(pattern)})
+    weights = [name for name in pickles if name not in _STRAY]
+    if weights and not list(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"{folder} has its weights only as pickles ({', '.join(weights[:3])}), which can execute code; "
+            "convert them to safetensors on a machine that you trust."
+        )
+    return tuple(pickles)
+
+
+def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
+    """The tokenizer of the folder, or of the base where an adapter's folder has none."""
+    folder = source.folder
+    if source.base and not (folder / "tokenizer_config.json").exists():
+        return load_tokenizer(source.base)
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder}: the tokenizer cannot be loaded ({_first_line(error)}).") from error
+
+
+def load_model(source: Source, dtype: torch.dtype, device: torch.device) -> PreTrainedModel | PeftModel:
+    """The causal language model in `dtype` on `device`; an adapter is put on its base, not merged.
+
+    Raises ModelError where the files do not make a model.
+    """
+    transformers_logging.disable_progress_bar()
+    if source.base:
+        return PeftModel.from_pretrained(load_model(source.base, dtype, device), source.folder, is_trainable=False)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source.folder, dtype=dtype, trust_remote_code=False, use_safetensors=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{source.folder}: the model cannot be loaded ({_first_line(error)}).") from error
+    return model.to(device)
+
+
+def choose_device() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def choose_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 where the hardware multiplies it natively, else float32."""
+    if name != "auto":
+        return torch.bfloat16 if name == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    return torch.bfloat16 if cpu_multiplies_bf16() else torch.float32
+
+
+def cpu_multiplies_bf16() -> bool:
+    """Whether this CPU has AMX or AVX512-BF16; without them bf16 is slower than fp32."""
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(bool(getattr(torch.cpu, probe, bool)()) for probe in probes)
+
+
+def _from_hub(name: str) -> Path:
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+        raise ModelError(f"{name} is not a folder; check the path.")
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]))
+    except (HFValidationError, RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ModelError(
+            f"{name} is neither a folder nor reachable on the hub ({_first_line(error)}); "
+            "check the path, or download the model where there is a network."
+        ) from error
+
+
+def _read_json(file: Path) -> dict[str, object]:
+    try:
+        value = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} is not readable JSON ({_first_line(error)}).") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{file} does not hold a JSON object.")
+    return value
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
