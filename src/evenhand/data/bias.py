@@ -134,7 +134,8 @@ def share(count: int, total: int) -> Figure:
     z, rate = 1.959963984540054, count / total
     middle = (rate + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(rate * (1 - rate) / total + z * z / (4 * total * total))
-    return Figure(rate, total, max(0.0, middle - half), min(1.0, middle + half))
+    low, high = (0.0 if count == 0 else middle - half), (1.0 if count == total else middle + half)
+    return Figure(rate, total, low, high)
 
 
 def longer_won(judgment: Judgment) -> bool | None:
