@@ -1,0 +1,61 @@
+"""Scores of many pairs without a gradient, over forests of a token budget, in the order given."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+
+from evenhand.model.encode import EncodedPair
+from evenhand.model.forward import Policy
+from evenhand.model.pack import forest_tokens, pack
+from evenhand.model.scores import ScoredPairs
+
+# (pairs done, pairs in all)
+Progress = Callable[[int, int], None]
+
+
+def score_pairs(
+    policy: Policy, pairs: Sequence[EncodedPair], token_budget: int = 4096, report: Progress | None = None
+) -> ScoredPairs:
+    """Summed log-probabilities of every pair's answers, rows in the order of `pairs`.
+
+    Pairs are computed in the order of their tokens, so that those with a common beginning share it.
+    """
+    order = sorted(range(len(pairs)), key=lambda i: pairs[i].chosen.tokens.astype(">u4").tobytes())
+    sums = np.zeros((2, len(pairs)))
+    training = policy.training
+    policy.eval()
+    try:
+        with torch.inference_mode():
+            done = 0
+            for indices in _batches(order, pairs, token_budget):
+                scores = policy(pack([pairs[i] for i in indices]))
+                sums[0, indices] = scores.chosen_sum_B.cpu().numpy()
+                sums[1, indices] = scores.rejected_sum_B.cpu().numpy()
+                done += len(indices)
+                if report:
+                    report(done, len(pairs))
+    finally:
+        policy.train(training)
+    return ScoredPairs(
+        row_B=np.array([pair.row for pair in pairs], dtype=np.int64),
+        id_B=tuple(pair.id for pair in pairs),
+        chosen_sum_B=sums[0],
+        rejected_sum_B=sums[1],
+        chosen_tokens_B=np.array([pair.chosen.scored for pair in pairs], dtype=np.int64),
+        rejected_tokens_B=np.array([pair.rejected.scored for pair in pairs], dtype=np.int64),
+    )
+
+
+def _batches(order: list[int], pairs: Sequence[EncodedPair], token_budget: int) -> Iterable[list[int]]:
+    current: list[int] = []
+    tokens = 0
+    for i in order:
+        own = forest_tokens([pairs[i]])
+        if current and tokens + own > token_budget:
+            yield current
+            current, tokens = [], 0
+        current.append(i)
+        tokens += own
+    if current:
+        yield current
