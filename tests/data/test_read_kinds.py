@@ -195,6 +195,8 @@ def test_ranked_answers_meet_in_every_pair(tmp_path: Path, merit: dict[str, Any]
     assert [j.verdict for j in first] == verdicts
     assert [j.id for j in reading.judgments] == ["q#0", "q#1", "q#2", "r"]
     assert [j.group for j in reading.judgments] == ["0", "0", "0", "g"]
+    place = "rows whose `ranking` was read as each answer's place, the lowest best: 2"
+    assert reading.notes == ((place,) if "ranking" in merit else ())
 
 
 def test_raw_ultrafeedback_is_ranked_by_overall_score(tmp_path: Path) -> None:
@@ -202,7 +204,7 @@ def test_raw_ultrafeedback_is_ranked_by_overall_score(tmp_path: Path) -> None:
     reading = read_judgments(write_lines(tmp_path / "r.jsonl", {"instruction": "p", "completions": completions}))
     assert reading.kind == "ultrafeedback_raw"
     assert [(j.answer_a, j.answer_b, j.verdict) for j in reading.judgments] == [("x", "y", "b")]
-    assert reading.notes == ("2 judgments of used rows were left out: null_value",)
+    assert reading.notes == ("judgments of used rows left out as null_value: 2",)
 
 
 def test_passages_have_six_verdicts_in_pair_order(tmp_path: Path) -> None:
@@ -231,8 +233,8 @@ def test_one_bad_answer_of_a_ranked_row_costs_only_its_own_contests(tmp_path: Pa
     reading = read_judgments(write_lines(tmp_path / "r.jsonl", row))
     assert [j.id for j in reading.judgments] == ["q#1", "q#3"]
     assert reading.notes == (
-        "1 judgments of used rows were left out: identical_answers",
-        "3 judgments of used rows were left out: wrong_type",
+        "judgments of used rows left out as identical_answers: 1",
+        "judgments of used rows left out as wrong_type: 3",
     )
 
 
@@ -269,6 +271,6 @@ def test_scores_that_contradict_the_columns_are_noted(tmp_path: Path) -> None:
     reading = read_judgments(write_lines(tmp_path / "r.jsonl", row, equal))
     assert reading.rows_used == 2
     assert reading.notes == (
-        "chosen_scored_equal: 1 rows give both answers the same score; they were kept",
-        "chosen_scored_lower: 1 rows give their chosen answer the lower score; they were kept",
+        "rows that give both answers the same score (chosen_scored_equal), kept: 1",
+        "rows that give the chosen answer the lower score (chosen_scored_lower), kept: 1",
     )

@@ -1,6 +1,7 @@
 """Rows with k answers and their scores or places: every pair of answers becomes one contest."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import ParamSpec
 
@@ -64,7 +65,7 @@ def read_places(fields: Fields) -> Claims:
     prompt = prompt_of(present(fields, "prompt"), "prompt", system_of(fields))
     places = listed(fields, "ranking")
     merits = [-number(place, f"ranking[{i}]") for i, place in enumerate(places)]
-    return contests_of(fields, prompt, listed(fields, "responses"), merits)
+    return replace(contests_of(fields, prompt, listed(fields, "responses"), merits), notes=("ranking_places",))
 
 
 def read_completions(fields: Fields) -> Claims:

@@ -20,14 +20,15 @@ from evenhand.errors import DataError
 ROWS_LOOKED_AT = 100
 
 NOTES = {
-    "blank_line": "{n} blank lines were skipped",
-    "byte_order_mark": "{n} byte order marks were removed",
-    "crlf": "{n} lines ended in CR LF and were read as ending in LF",
-    "invisible_character": "{n} rows hold bidirectional, zero-width or C1 control characters, which were kept",
-    "chosen_scored_lower": "chosen_scored_lower: {n} rows give their chosen answer the lower score; they were kept",
-    "chosen_scored_equal": "chosen_scored_equal: {n} rows give both answers the same score; they were kept",
-    "identical_tie": "{n} ties are between identical answers; they were kept as judgments and never become pairs",
-    "left_out": "{n} judgments of used rows were left out: {reason}",
+    "blank_line": "blank lines skipped: {n}",
+    "byte_order_mark": "byte order marks removed: {n}",
+    "chosen_scored_equal": "rows that give both answers the same score (chosen_scored_equal), kept: {n}",
+    "chosen_scored_lower": "rows that give the chosen answer the lower score (chosen_scored_lower), kept: {n}",
+    "crlf": "lines that ended in CR LF, read as LF: {n}",
+    "identical_tie": "ties between identical answers, kept as judgments: {n}",
+    "invisible_character": "rows with bidirectional, zero-width or C1 control characters, kept: {n}",
+    "left_out": "judgments of used rows left out as {reason}: {n}",
+    "ranking_places": "rows whose `ranking` was read as each answer's place, the lowest best: {n}",
 }
 
 

@@ -40,12 +40,10 @@ def source_rows(source: str | Path, notes: Notes) -> Iterator[Row]:
     path = Path(source)
     if not os.path.lexists(path) and HUB_ID.fullmatch(str(source)) and path.suffix not in SUFFIXES:
         return hub_rows(str(source))
-    if is_saved(path):
-        parts = saved_files(path)
-    elif path.is_dir() and not path.is_symlink():
-        parts = folder_parts(path)
-    else:
+    if path.is_symlink() or not path.is_dir():
         parts = [path]
+    else:
+        parts = saved_files(path) if is_saved(path) else folder_parts(path)
     readers = [reader_of(part) for part in parts]
     if len(parts) > 1 and parts[0].suffix in TABLES:
         refuse_drift(parts)
