@@ -18,6 +18,7 @@ from evenhand.evaluation.interval import (
     mid_ranks,
     share,
     spearman,
+    student_mean,
     wilson,
 )
 from evenhand.figure import Figure
@@ -237,6 +238,7 @@ SCENARIOS = {
     "difference in families": (lambda rng: mean_difference(Sample(changes(rng, EVEN), EVEN)), 0.1),
     "balanced": (lambda rng: balanced_of(rng, APART), 0.65),
     "balanced in families": (lambda rng: balanced_of(rng, EVEN), 0.65),
+    "mean of a skewed rate": (lambda rng: student_mean(Sample(rng.beta(0.5, 5, 200), APART)), 0.5 / 5.5),
     "median": (lambda rng: median_of(rng, APART), math.exp(4)),
     "spearman": (lambda rng: correlated(rng, np.repeat(np.arange(100), 2)), 6 / math.pi * math.asin(0.25)),
 }
@@ -255,3 +257,15 @@ def test_ignoring_families_would_not_cover():
     rng = np.random.default_rng(11)
     figures = [bounds(share(alone(hits(rng, 0.65, EVEN)))) for _ in range(500)]
     assert np.mean([low <= 0.65 <= high for low, high in figures]) < 0.9
+
+
+def test_student_mean_is_students_interval_where_families_are_single():
+    values = np.random.default_rng(0).beta(0.5, 5, 80)
+    expected = stats.t.interval(0.95, 79, values.mean(), stats.sem(values))
+    assert bounds(student_mean(alone(values))) == pytest.approx(expected)
+
+
+def test_student_mean_claims_no_interval_from_values_that_do_not_vary_or_one_family():
+    assert student_mean(alone([0.0] * 5)) == Figure(0.0, 5)
+    assert student_mean(grouped([0.0, 1.0], [0, 0])) == Figure(0.5, 2)
+    assert student_mean(alone([])) == Figure(None, 0)

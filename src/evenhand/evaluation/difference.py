@@ -3,7 +3,8 @@
 import numpy as np
 
 from evenhand.errors import DataError
-from evenhand.evaluation.interval import Floats, Integers, Sample, balanced, family_codes, mean_difference
+from evenhand.evaluation.generate import Generation
+from evenhand.evaluation.interval import Floats, Integers, Sample, balanced, family_codes, mean_difference, student_mean
 from evenhand.evaluation.preference import PairTraits, refuse_unusable, slices_of, unequal_sides, wins
 from evenhand.figure import Figure
 from evenhand.model.scores import ScoredPairs
@@ -37,6 +38,26 @@ def difference_by_slice(
     return {
         name: {value: mean_difference(moved.where(mask_B)) for value, mask_B in by_value.items()}
         for name, by_value in slices_of(before, traits).items()
+    }
+
+
+def difference_of_replies(before: Generation, after: Generation) -> dict[str, Figure]:
+    """The paired differences of `ended` and `repetition`, prompt by prompt.
+
+    Raises DataError where the two did not answer the same prompts in the same order.
+    """
+    if [reply.prompt for reply in before.replies] != [reply.prompt for reply in after.replies]:
+        raise DataError(
+            f"the two models did not answer the same prompts ({len(before.replies)} and {len(after.replies)} replies); "
+            "generate both from the same held-out prompts."
+        )
+    family_B = family_codes(before.family, len(before.replies))
+    pairs = list(zip(before.replies, after.replies))
+    ended_B = np.array([float(two.ended) - float(one.ended) for one, two in pairs], dtype=np.float64)
+    repetition_B = np.array([two.repetition - one.repetition for one, two in pairs], dtype=np.float64)
+    return {
+        "ended": mean_difference(Sample(ended_B, family_B)),
+        "repetition": student_mean(Sample(repetition_B, family_B)),
     }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from evenhand.data.schema import Message
 from evenhand.errors import DataError
-from evenhand.evaluation.interval import Sample, family_codes, median, share
+from evenhand.evaluation.interval import Sample, family_codes, median, share, student_mean
 from evenhand.figure import Figure
 from evenhand.model.template import ChatTemplate
 
@@ -88,7 +88,8 @@ class Generation:
     @property
     def repetition(self) -> Figure:
         """Mean share of a reply's token 4-grams already seen in that reply."""
-        return share(self._sample([reply.repetition for reply in self.replies]))
+        mean = student_mean(self._sample([reply.repetition for reply in self.replies]))
+        return mean if mean.low is None else replace(mean, low=max(0.0, mean.low))
 
     @property
     def ended(self) -> Figure:

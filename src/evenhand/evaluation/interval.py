@@ -59,8 +59,8 @@ def family_codes(label_B: Sequence[str | None] | None, count: int) -> Integers:
 def share(sample: Sample) -> Figure:
     """The mean of values within 0 and 1, with Wilson's score interval at the effective count.
 
-    For values of 0 and 1 in families of one this is Wilson's interval exactly. Values between them (a tie's one half, a
-    share of n-grams) have less variance than 0 and 1, which raises the effective count; a value of 0 and one of 1 are
+    For values of 0 and 1 in families of one this is Wilson's interval exactly. A tie's one half has less
+    variance than 0 and 1, which raises the effective count; a value of 0 and one of 1 are
     added to that estimate so that it never vanishes. The design effect of families lowers it (Korn and Graubard 1998).
 
     >>> share(Sample(np.array([1.0, 1, 1, 0]), np.arange(4))).words()
@@ -120,8 +120,20 @@ def student(freedom: float) -> float:
     return float(stdtrit(max(1.0, freedom), 0.975))
 
 
+def student_mean(sample: Sample) -> Figure:
+    """The mean of values on a continuous scale with Student's interval over families; none where nothing varies."""
+    if len(sample) == 0:
+        return Figure(None, 0)
+    sizes = np.unique(sample.family_B, return_counts=True)[1].astype(np.float64)
+    error = float(np.sqrt(covariance_of_means(sample, sample))) if len(sizes) > 1 else 0.0
+    if error == 0:
+        return Figure(sample.mean, len(sample))
+    half = student(len(sample) ** 2 / float((sizes**2).sum()) - 1) * error
+    return Figure(sample.mean, len(sample), sample.mean - half, sample.mean + half)
+
+
 def mean_difference(sample: Sample) -> Figure:
-    """The mean of paired differences within -1 and 1, after minus before.
+    """The mean of paired differences of outcomes (from -1 to 1 in halves), after minus before.
 
     Bonett and Price's adjusted interval (2012): one difference of +1 and one of -1 are added before the variance is
     taken, so that few changed pairs give no false certainty. On 0 and 1 outcomes it excludes zero where the exact

@@ -1,0 +1,127 @@
+"""The tables of a report, in words: figures before and after, the objective's numbers, the recipe's settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from evenhand.evaluation.generate import Generation
+from evenhand.evaluation.preference import PreferenceEvaluation
+from evenhand.evaluation.verdict import points
+from evenhand.figure import Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A value in words, with its interval and count beneath."""
+
+    value: str
+    interval: str = ""
+    count: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FigureRow:
+    """One line of the table of figures: what it is, before, after, and the change in words."""
+
+    name: str
+    meaning: str
+    before: Cell
+    after: Cell
+    change: Cell
+
+
+_SHARES = (
+    ("pairwise_accuracy", "Pairwise accuracy", "gap above zero, ties one half"),
+    ("length_balanced_accuracy", "Length-balanced accuracy", "mean over shorter and longer chosen answers"),
+    ("accuracy_by_sum", "Accuracy by sum", "by summed log-probability, which favours short answers"),
+)
+_REPLY_FIGURES = (
+    ("ended", "Replies that end", "stop by themselves within 256 tokens", True),
+    ("repetition", "Repetition", "token 4-grams already seen in the reply", True),
+    ("median_tokens", "Median tokens", "in a reply, its end token included", False),
+    ("median_characters", "Median characters", "in a reply", False),
+)
+
+
+def figure_rows(
+    preferences: tuple[PreferenceEvaluation, PreferenceEvaluation],
+    generations: tuple[Generation | None, Generation | None],
+    differences: Mapping[str, Figure],
+) -> list[FigureRow]:
+    """The table of figures before and after: accuracies, length correlation, and replies where both have some."""
+    rows = [
+        FigureRow(name, meaning, *_cells(preferences, key, True), change(differences.get(key)))
+        for key, name, meaning in _SHARES
+    ]
+    correlation = _cells(preferences, "spearman_length", False, 2)
+    rows.append(
+        FigureRow("Length correlation", "Spearman, mean log-probability and length", *correlation, change(None))
+    )
+    if None in generations:
+        return rows
+    return rows + [
+        FigureRow(name, meaning, *_cells(generations, key, shares), change(differences.get(key)))
+        for key, name, meaning, shares in _REPLY_FIGURES
+    ]
+
+
+def _cells(sides: tuple[object, object], key: str, shares: bool, digits: int = 0) -> tuple[Cell, Cell]:
+    before, after = (cell(getattr(side, key), shares, digits) for side in sides)
+    return before, after
+
+
+def cell(figure: Figure, shares: bool, digits: int = 0) -> Cell:
+    """A figure for the table: shares in percent with one decimal, other values with `digits`."""
+    if figure.value is None:
+        return Cell("not measured", "", f"n = {figure.n:,}")
+    scale, digits = (100.0, 1) if shares else (1.0, digits)
+    low, high = (None if bound is None else signed(bound * scale, digits) for bound in (figure.low, figure.high))
+    interval = f"{low} to {high}" if low is not None and high is not None else ""
+    return Cell(signed(figure.value * scale, digits) + (" %" if shares else ""), interval, f"n = {figure.n:,}")
+
+
+def change(figure: Figure | None) -> Cell:
+    """A difference of shares in points for the table; a dash where none was measured."""
+    if figure is None or figure.value is None:
+        return Cell("–")
+    bounds = (
+        f"{points(figure.low)} to {points(figure.high)}" if figure.low is not None and figure.high is not None else ""
+    )
+    return Cell(points(figure.value), bounds, f"n = {figure.n:,}")
+
+
+def signed(value: float, digits: int) -> str:
+    """A number with a true minus sign.
+
+    >>> signed(-0.3412, 2)
+    '−0.34'
+    """
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def objective_numbers(objective: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Beta, margin and the paper's gamma with their units, as far as the objective has them."""
+    beta, margin = objective.get("beta"), objective.get("margin")
+    numbers = []
+    if beta is not None:
+        numbers.append(("beta", f"{beta:g}", "gradient temperature"))
+    if margin is not None:
+        numbers.append(("margin", f"{margin:g}", "target gap, nats per token"))
+    if beta is not None and margin is not None:
+        numbers.append(("paper gamma", f"{beta * margin:g}", "beta × margin, as in the paper and TRL"))
+    return numbers
+
+
+def flattened(recipe: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """The recipe's settings as dotted keys and values, in the recipe's order.
+
+    >>> flattened({"data": {"max_tokens": 2048}, "name": "harbor", "model": {"adapter": None}})
+    [('data.max_tokens', '2048'), ('name', 'harbor'), ('model.adapter', 'null')]
+    """
+    found: list[tuple[str, str]] = []
+    for key, value in recipe.items():
+        if isinstance(value, Mapping) and value:
+            found += flattened(value, f"{prefix}{key}.")
+        else:
+            found.append((f"{prefix}{key}", "null" if value is None else str(value)))
+    return found
