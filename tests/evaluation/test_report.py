@@ -156,6 +156,14 @@ def test_a_report_without_replies_and_journal_is_still_a_report(tmp_path):
     assert json.loads((tmp_path / "report.json").read_text())["before"]["generation"] is None
 
 
+def test_a_report_on_one_pair_says_that_nothing_is_shown(tmp_path):
+    one = replace(example(), before=Evaluated.of(scored(1)), after=Evaluated.of(aligned(scored(1))), traits=None)
+    write_report(tmp_path, one)
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["verdict"]["word"] == "undecided"
+    assert found["after"]["length_balanced_accuracy"]["value"] is None
+
+
 def test_models_scored_on_other_pairs_are_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(DataError, match="not scored on the same pairs"):
         write_report(tmp_path / "r", replace(example(), after=Evaluated.of(scored(200))))

@@ -19,6 +19,15 @@ Point = tuple[float, float]
 Label = Callable[[float], str]
 
 
+def plain_number(value: float) -> str:
+    """A tick as a short number with a true minus sign.
+
+    >>> plain_number(-0.25), plain_number(7.5e-05)
+    ('−0.25', '7.5e−05')
+    """
+    return f"{value:.6g}".replace("-", "−")
+
+
 @dataclass(frozen=True, slots=True)
 class Axis:
     """Values from `low` to `high`, drawn from `start` to `end`."""
@@ -59,7 +68,7 @@ class Scales:
     x_title: str
     y_title: str
     x_label: Label = lambda value: f"{value:,.0f}".replace("-", "−")
-    y_label: Label = lambda value: f"{value:.6g}".replace("-", "−")
+    y_label: Label = plain_number
 
 
 @dataclass(frozen=True, slots=True)

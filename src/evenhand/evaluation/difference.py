@@ -1,5 +1,7 @@
 """What changed between two models on the same pairs: after minus before, paired pair by pair."""
 
+from collections import Counter
+
 import numpy as np
 
 from evenhand.errors import DataError
@@ -83,7 +85,7 @@ def _keys(scored: ScoredPairs) -> list[tuple[int, str]]:
 
 def _first_twice(*sides: list[tuple[int, str]]) -> tuple[int, str]:
     """The first key that one of the sides holds more than once."""
-    return next(key for keys in sides for key in sorted(keys) if keys.count(key) > 1)
+    return min(key for keys in sides for key, times in Counter(keys).items() if times > 1)
 
 
 def _taken(scored: ScoredPairs, place_B: Integers) -> ScoredPairs:

@@ -13,6 +13,7 @@ from evenhand.evaluation.chart import (
     RIGHT,
     WIDTH,
     Axis,
+    Label,
     Point,
     Row,
     Scales,
@@ -21,6 +22,7 @@ from evenhand.evaluation.chart import (
     histogram,
     interval_chart,
     line_chart,
+    plain_number,
     scatter,
 )
 from evenhand.evaluation.generate import Generation
@@ -64,6 +66,17 @@ class Panel:
     legend: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One quantity of the journal over the steps: its keys in training and validation records, and its unit."""
+
+    title: str
+    key: str
+    validation_key: str
+    unit: str
+    label: Label
+
+
 BEFORE_AFTER = (("before", "before"), ("after", "after"))
 
 
@@ -74,6 +87,14 @@ def whole_percent(value: float) -> str:
     '55 %'
     """
     return f"{value * 100:.0f} %"
+
+
+_CURVES = (
+    Curve("Loss", "loss", "loss", "nats", plain_number),
+    Curve("Accuracy", "accuracy", "pairwise_accuracy", "share of pairs with gap > 0", whole_percent),
+    Curve("Gap", "gap", "gap", "nats per token, chosen minus rejected", plain_number),
+    Curve("Learning rate", "learning_rate", "", "of AdamW", plain_number),
+)
 
 
 def difference_chart(differences: Mapping[str, Figure]) -> Markup:
@@ -93,23 +114,15 @@ def _whole_points(value: float) -> str:
 
 def training_panels(journal: Sequence[Record], margin: float | None) -> list[Panel]:
     """Loss, accuracy, gap and learning rate over the steps, as far as the journal has them."""
-    specs = (
-        ("Loss", "loss", "loss", "nats"),
-        ("Accuracy", "accuracy", "pairwise_accuracy", "share of pairs with gap > 0"),
-        ("Gap", "gap", "gap", "nats per token, chosen minus rejected"),
-        ("Learning rate", "learning_rate", "", "of AdamW"),
-    )
-    panels = [_over_steps(journal, *spec, margin if spec[1] == "gap" else None) for spec in specs]
+    panels = (_over_steps(journal, curve, margin if curve.key == "gap" else None) for curve in _CURVES)
     return [panel for panel in panels if panel is not None]
 
 
-def _over_steps(
-    journal: Sequence[Record], title: str, key: str, validation_key: str, unit: str, target: float | None
-) -> Panel | None:
-    training, marks = series_of(journal, key), validation_of(journal, validation_key)
+def _over_steps(journal: Sequence[Record], curve: Curve, target: float | None) -> Panel | None:
+    training, marks = series_of(journal, curve.key), validation_of(journal, curve.validation_key)
     if len(training) < 2:
         return None
-    window = 1 if key == "learning_rate" else max(1, len(training) // 20)
+    window = 1 if curve.key == "learning_rate" else max(1, len(training) // 20)
     smooth = smoothed(training, window)
     lines = [Series("raw", "one step", thinned(training, _MOST_POINTS)), Series("after", "training", smooth)]
     legend = [("after", f"training, mean of {window} steps" if window > 1 else "training")]
@@ -121,10 +134,9 @@ def _over_steps(
         if marks
         else []
     )
-    labels = {"accuracy": whole_percent, "learning_rate": lambda value: f"{value:.2g}"}.get(key)
-    scales = Scales("step", unit, y_label=labels) if labels else Scales("step", unit)
-    words = f"{title} over {training[-1][0]:.0f} steps: from {smooth[0][1]:.3g} to {smooth[-1][1]:.3g}"
-    return Panel(title, line_chart(lines, marks, scales, words), "", tuple(legend))
+    scales = Scales("step", curve.unit, y_label=curve.label)
+    words = f"{curve.title} over {training[-1][0]:.0f} steps: from {smooth[0][1]:.3g} to {smooth[-1][1]:.3g}"
+    return Panel(curve.title, line_chart(lines, marks, scales, words), "", tuple(legend))
 
 
 def series_of(journal: Sequence[Record], key: str) -> list[Point]:
