@@ -27,6 +27,8 @@ LONG_SHARE = [
 ]
 HH = "\n\nHuman: Hello\n\nAssistant: Hi!\n\nHuman: Where is my parcel?\n\nAssistant: "
 
+COMPLETIONS = [{"response": "x", "overall_score": 1}, {"response": "y", "overall_score": 2}]
+
 # name of the kind, row, prompt that it must give
 DECIDED: list[tuple[str, dict[str, Any], tuple[Message, ...]]] = [
     ("pairwise", {"prompt": USER["content"], "chosen": GOOD["content"], "rejected": BAD["content"]}, PROMPT),
@@ -99,6 +101,20 @@ DECIDED: list[tuple[str, dict[str, Any], tuple[Message, ...]]] = [
 ]
 
 
+OTHERS: list[tuple[str, dict[str, Any]]] = [
+    ("judgments", {"prompt": [USER], "answer_a": [GOOD], "answer_b": BAD, "verdict": "a"}),
+    ("pandalm", {"instruction": "p", "input": "", "response1": "x", "response2": "y", "annotator1": 1}),
+    ("llmbar", {"input": "p", "output_1": "x", "output_2": "y", "label": 2}),
+    ("scored", {"prompt": "p", "responses": ["x", "y"], "scores": [1, 2]}),
+    ("ranking", {"prompt": [USER], "responses": [[GOOD], BAD], "ranking": [1, 2]}),
+    ("ultrafeedback_raw", {"instruction": "p", "completions": COMPLETIONS}),
+    (
+        "qa_feedback",
+        {"question": "q", "passages": [["t", "s"]], "prediction 1": "x", "prediction 2": "y", "preference": [1]},
+    ),
+]
+
+
 def write_lines(path: Path, *rows: Any) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -118,8 +134,7 @@ def test_decided_row_gives_its_pair(
 
 
 def test_every_kind_has_a_fixture() -> None:
-    others = {"judgments", "pandalm", "llmbar", "qa_feedback", "scored", "ranking", "ultrafeedback_raw"}
-    assert {kind for kind, _, _ in DECIDED} | others == BY_NAME.keys()
+    assert {kind for kind, *_ in (*DECIDED, *OTHERS)} == BY_NAME.keys()
 
 
 def test_judgments_keep_who_when_and_which_was_shown_first(tmp_path: Path) -> None:
@@ -226,6 +241,20 @@ def test_passages_have_six_verdicts_in_pair_order(tmp_path: Path) -> None:
         ("2", "4", "b"),
         ("3", "4", "tie"),
     ]
+
+
+SYSTEM = Message("system", "Be kind.")
+
+
+@pytest.mark.parametrize("kind", BY_NAME)
+def test_system_column_becomes_the_first_turn_of_every_kind(tmp_path: Path, kind: str) -> None:
+    row = next(row for name, row, *_ in (*DECIDED, *OTHERS) if name == kind)
+    plain = read_judgments(write_lines(tmp_path / "plain.jsonl", {**row, "system": None}))
+    given = read_judgments(write_lines(tmp_path / "given.jsonl", {**row, "system": "Be kind."}))
+    assert plain.kind == given.kind == kind
+    for before, after in zip(plain.judgments, given.judgments, strict=True):
+        said = before.prompt[1:] if before.prompt[0] == SYSTEM else before.prompt
+        assert after.prompt == (SYSTEM, *said)
 
 
 def test_one_bad_answer_of_a_ranked_row_costs_only_its_own_contests(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ LINES: list[tuple[str, dict[str, Any], bytes | str | dict[str, Any], str]] = [
     ("bad_role", CHAT, {**CHAT, "chosen": [USER]}, "`chosen` ends in user"),
     ("bad_role", CHAT, {**CHAT, "chosen": []}, "0 messages"),
     ("bad_role", CHAT, {**CHAT, "chosen": [USER, ANSWER, USER], "rejected": [USER, OTHER]}, "ends in user"),
+    ("bad_role", CHAT, {**CHAT, "prompt": [{"role": "system", "content": "s"}, USER], "system": "t"}, "`system`"),
     ("bad_role", HH, {**HH, "chosen": "Human says p"}, "does not begin"),
     ("answers_diverge_early", HH, {**HH, "chosen": HH["chosen"] + "\n\nHuman: q\n\nAssistant: z"}, "share 1 turns"),
     ("different_prompts", HH, {**HH, "chosen": "\n\nHuman: q\n\nAssistant: x"}, "same user turn"),

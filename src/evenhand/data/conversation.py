@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
-from evenhand.data.fields import clean_text, spoken_text, type_name
+from evenhand.data.fields import Fields, clean_text, spoken_text, type_name
 from evenhand.data.reasons import Unusable
 from evenhand.data.schema import Message, Role
 
@@ -60,15 +60,25 @@ def messages_of(value: object, name: str) -> Prompt:
     return tuple(message_of(turn, f"{name}[{index}]") for index, turn in enumerate(value))
 
 
-def prompt_of(value: object, name: str = "prompt", system: str | None = None) -> Prompt:
+def prompt_of(value: object, name: str) -> Prompt:
     """A prompt given as text (one user turn) or as a message list that ends before the answer."""
     if isinstance(value, list):
         turns = messages_of(value, name)
     else:
         turns = (Message("user", spoken_text(value, name)),)
-    if system is not None:
-        turns = (Message("system", system), *turns)
     return checked_prompt(turns, name)
+
+
+def with_system(fields: Fields, prompt: Prompt) -> Prompt:
+    """The prompt after the system turn that some rows keep in the column `system`; Unusable if it has another one."""
+    if not fields.get("system"):
+        return prompt
+    system = Message("system", clean_text(fields["system"], "system"))
+    if prompt[0].role != "system":
+        return (system, *prompt)
+    if prompt[0] != system:
+        raise Unusable("bad_role", "`system` is not the system turn that the conversation begins with")
+    return prompt
 
 
 def checked_prompt(turns: Sequence[Message], name: str) -> Prompt:

@@ -11,7 +11,9 @@ from evenhand.data.rows import Row
 from evenhand.errors import DataError
 
 STRUCTURE = re.compile(rb'["\[\]{},]')
-STRING_STOP = re.compile(rb'["\\]')
+# Ends at the closing quote, at the end, or at a backslash that is the last byte.
+IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+QUOTE = ord('"')
 
 
 @dataclass(slots=True)
@@ -54,15 +56,23 @@ class ArrayCutter:
     def marks(self, chunk: bytes) -> Iterator[tuple[int, bytes]]:
         """The brackets and commas outside strings, each with the position after it."""
         position, self.escaped = int(self.escaped), False
-        while match := (STRING_STOP if self.in_string else STRUCTURE).search(chunk, position):
-            position, mark = match.end(), match.group()
-            if mark == b"\\":
-                self.escaped = position == len(chunk)
+        while position < len(chunk):
+            if self.in_string:
+                inside = IN_STRING.match(chunk, position)
+                assert inside is not None, "the pattern matches nothing as well"
+                position = inside.end()
+                self.in_string = position == len(chunk) or chunk[position] != QUOTE
+                self.escaped = position < len(chunk) and self.in_string
                 position += 1
-            elif mark == b'"':
-                self.in_string = not self.in_string
+                continue
+            match = STRUCTURE.search(chunk, position)
+            if match is None:
+                return
+            position = match.end()
+            if match.group() == b'"':
+                self.in_string = True
             else:
-                yield position, mark
+                yield position, match.group()
 
     def keep(self, part: bytes) -> None:
         """Hold a part of an element, up to one byte more than an element may have."""

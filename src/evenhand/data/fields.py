@@ -55,7 +55,7 @@ def refuse_surrogates(value: str, name: str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise Unusable("invalid_utf8", f"`{name}` holds half of a surrogate pair at character {error.start}") from None
+        raise Unusable("invalid_utf8", f"`{name}` is not UTF-8 (a lone surrogate) at character {error.start}") from None
 
 
 def spoken_text(value: object, name: str) -> str:

@@ -4,9 +4,9 @@ import re
 from dataclasses import replace
 
 from evenhand.data.contest import Claims, Contest, contest
-from evenhand.data.conversation import answer_of, prompt_of
+from evenhand.data.conversation import answer_of, prompt_of, with_system
 from evenhand.data.fields import Fields, clean_text, label, present, spoken
-from evenhand.data.pairwise import instruction_text, system_of
+from evenhand.data.pairwise import instruction_text
 from evenhand.data.ranked import attempt, numbered_verdict
 from evenhand.data.reasons import Unusable
 from evenhand.data.schema import Side, Verdict
@@ -25,10 +25,10 @@ VERDICTS: dict[str, Verdict] = {
 
 def read_judged(fields: Fields) -> Claims:
     """evenhand's own form: `prompt`, `answer_a`, `answer_b`, `verdict`, and who, when and which was shown first."""
-    prompt = prompt_of(present(fields, "prompt"), "prompt", system_of(fields))
+    prompt = prompt_of(present(fields, "prompt"), "prompt")
     answers = answer_of(present(fields, "answer_a"), "answer_a"), answer_of(present(fields, "answer_b"), "answer_b")
     found = contest(*answers, worded_verdict(present(fields, "verdict")), label(fields, "annotator"))
-    return Claims(prompt, (replace(found, shown_first=shown_first(fields)),))
+    return Claims(with_system(fields, prompt), (replace(found, shown_first=shown_first(fields)),))
 
 
 def worded_verdict(value: object) -> Verdict:
@@ -68,7 +68,7 @@ def read_pandalm(fields: Fields) -> Claims:
     if not annotators:
         raise Unusable("missing_key", "`annotator1` is missing")
     contests = tuple(attempt(judge, name) for name in annotators)
-    return Claims(prompt, contests, key="idx" if "idx" in fields else "id", topic="motivation_app")
+    return Claims(with_system(fields, prompt), contests, key="idx" if "idx" in fields else "id", topic="motivation_app")
 
 
 def read_labelled(fields: Fields) -> Claims:
@@ -76,4 +76,4 @@ def read_labelled(fields: Fields) -> Claims:
     prompt = prompt_of(spoken(fields, "input"), "input")
     answers = spoken(fields, "output_1"), spoken(fields, "output_2")
     found = contest(*answers, numbered_verdict(present(fields, "label")), label(fields, "annotator"))
-    return Claims(prompt, (found,), topic="part" if "part" in fields else "category")
+    return Claims(with_system(fields, prompt), (found,), topic="part" if "part" in fields else "category")

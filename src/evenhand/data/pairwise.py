@@ -14,6 +14,7 @@ from evenhand.data.conversation import (
     prompt_of,
     reply_of,
     shared_prompt,
+    with_system,
 )
 from evenhand.data.fields import Fields, clean_text, label, listed, number, present, spoken
 from evenhand.data.reasons import Unusable
@@ -26,7 +27,7 @@ SCORES = (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score")
 def decided(fields: Fields, prompt: Prompt, chosen: str, rejected: str) -> Claims:
     """The claim that `chosen` beat `rejected`, by whoever the row names as annotator."""
     found = contest(chosen, rejected, "a", label(fields, "annotator"))
-    return Claims(prompt, (found,), notes=score_notes(fields))
+    return Claims(with_system(fields, prompt), (found,), notes=score_notes(fields))
 
 
 def score_notes(fields: Fields) -> tuple[str, ...]:
@@ -42,16 +43,10 @@ def score_notes(fields: Fields) -> tuple[str, ...]:
     return ()
 
 
-def system_of(fields: Fields) -> str | None:
-    """The system prompt kept in a column of its own, None where there is none."""
-    value = fields.get("system")
-    return clean_text(value, "system") or None if value is not None else None
-
-
 def read_plain(fields: Fields) -> Claims:
     """`prompt` (or `question`), `chosen` and `rejected` as text, with an optional `system`."""
     name = "prompt" if "prompt" in fields or "question" not in fields else "question"
-    prompt = prompt_of(spoken(fields, name), name, system_of(fields))
+    prompt = prompt_of(spoken(fields, name), name)
     return decided(fields, prompt, spoken(fields, "chosen"), spoken(fields, "rejected"))
 
 
@@ -60,7 +55,7 @@ def read_messages(fields: Fields, name: str = "prompt") -> Claims:
     chosen, rejected = present(fields, "chosen"), present(fields, "rejected")
     if is_conversation(chosen) or is_conversation(rejected):
         return read_continued(fields, name)
-    prompt = prompt_of(present(fields, name), name, system_of(fields))
+    prompt = prompt_of(present(fields, name), name)
     return decided(fields, prompt, answer_of(chosen, "chosen"), answer_of(rejected, "rejected"))
 
 
@@ -129,9 +124,6 @@ def read_instruction(fields: Fields) -> Claims:
     else:
         chosen, rejected = spoken(fields, "chosen"), spoken(fields, "rejected")
     turns = (*history_of(fields), Message("user", instruction_text(fields)))
-    system = system_of(fields)
-    if system is not None:
-        turns = (Message("system", system), *turns)
     return decided(fields, checked_prompt(turns, "instruction"), chosen, rejected)
 
 

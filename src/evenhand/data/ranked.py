@@ -6,9 +6,9 @@ from itertools import combinations
 from typing import ParamSpec
 
 from evenhand.data.contest import Claims, Contest, contest
-from evenhand.data.conversation import Prompt, answer_of, prompt_of
+from evenhand.data.conversation import Prompt, answer_of, prompt_of, with_system
 from evenhand.data.fields import Fields, label, listed, number, present, spoken, type_name
-from evenhand.data.pairwise import instruction_text, system_of
+from evenhand.data.pairwise import instruction_text
 from evenhand.data.reasons import Unusable
 from evenhand.data.schema import Verdict
 
@@ -40,7 +40,7 @@ def contests_of(fields: Fields, prompt: Prompt, answers: Sequence[object], merit
         return contest(answer_a, answer_b, verdict, annotator)
 
     pairs = combinations(range(len(answers)), 2)
-    return Claims(prompt, tuple(attempt(meet, i, j) for i, j in pairs))
+    return Claims(with_system(fields, prompt), tuple(attempt(meet, i, j) for i, j in pairs))
 
 
 def by_merit(merit_a: float, merit_b: float) -> Verdict:
@@ -56,13 +56,13 @@ def by_merit(merit_a: float, merit_b: float) -> Verdict:
 
 def read_scored(fields: Fields) -> Claims:
     """`prompt`, `responses`, and `scores`, of which the highest is best."""
-    prompt = prompt_of(present(fields, "prompt"), "prompt", system_of(fields))
+    prompt = prompt_of(present(fields, "prompt"), "prompt")
     return contests_of(fields, prompt, listed(fields, "responses"), listed(fields, "scores"))
 
 
 def read_places(fields: Fields) -> Claims:
     """`prompt`, `responses`, and `ranking`: `ranking[i]` is the place of `responses[i]`, the lowest is best."""
-    prompt = prompt_of(present(fields, "prompt"), "prompt", system_of(fields))
+    prompt = prompt_of(present(fields, "prompt"), "prompt")
     places = listed(fields, "ranking")
     merits = [-number(place, f"ranking[{i}]") for i, place in enumerate(places)]
     return replace(contests_of(fields, prompt, listed(fields, "responses"), merits), notes=("ranking_places",))
@@ -70,7 +70,7 @@ def read_places(fields: Fields) -> Claims:
 
 def read_completions(fields: Fields) -> Claims:
     """UltraFeedback before it was made binary: `instruction` and `completions` with `response`, `overall_score`."""
-    prompt = prompt_of(instruction_text(fields), "instruction", system_of(fields))
+    prompt = prompt_of(instruction_text(fields), "instruction")
     completions = listed(fields, "completions")
     for index, completion in enumerate(completions):
         if not isinstance(completion, dict):
@@ -93,7 +93,7 @@ def read_passages(fields: Fields) -> Claims:
         return contest(spoken(fields, first), spoken(fields, second), numbered_verdict(verdict), annotator)
 
     found = (attempt(meet, *pair, verdict) for pair, verdict in zip(pairs, verdicts))
-    return Claims(prompt, tuple(found))
+    return Claims(with_system(fields, prompt), tuple(found))
 
 
 def passages_text(fields: Fields) -> str:

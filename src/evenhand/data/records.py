@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from evenhand.data.fields import refuse_surrogates
 from evenhand.data.lines import MAX_LINE_BYTES, RAW_SHOWN, Notes, bounded_lines
 from evenhand.data.reasons import Unusable
 from evenhand.data.rows import Row
@@ -74,8 +75,8 @@ def named_fields(header: list[str], record: list[str]) -> dict[str, Any]:
     if len(record) > len(header):
         raise Unusable("malformed_csv", f"the record has {len(record)} fields and the header {len(header)}")
     for column, value in zip(header, record):
-        if not value.isascii() and any("\udc80" <= character <= "\udcff" for character in value):
-            raise Unusable("invalid_utf8", f"`{column}` is not UTF-8")
+        if not value.isascii():
+            refuse_surrogates(value, column)
     return dict(zip(header, record))
 
 
