@@ -162,11 +162,10 @@ def _is_number(value: object) -> bool:
 
 def smoothed(training: Sequence[Point], window: int) -> list[Point]:
     """A centred running mean over `window` steps, shorter at the ends."""
-    values = [value for _, value in training]
-    means = [
-        (step, float(np.mean(values[max(0, i - window // 2) : i + (window - 1) // 2 + 1])))
-        for i, (step, _) in enumerate(training)
-    ]
+    running = np.cumsum([0.0, *(value for _, value in training)])
+    place = np.arange(len(training))
+    start, end = np.maximum(place - window // 2, 0), np.minimum(place + (window - 1) // 2 + 1, len(training))
+    means = list(zip((step for step, _ in training), ((running[end] - running[start]) / (end - start)).tolist()))
     return thinned(means, _MOST_POINTS)
 
 
