@@ -1,6 +1,8 @@
 """A measured number with the count it rests on and its 95 % interval."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +37,12 @@ class Figure:
         if self.low is not None and self.high is not None:
             text += f" [{self.low * scale:.{digits}f}, {self.high * scale:.{digits}f}]"
         return f"{text} n={self.n}"
+
+
+def figure(value: Mapping[str, Any]) -> Figure:
+    """A figure back from its JSON.
+
+    >>> figure(Figure(0.75, 4, 0.30, 0.95).json())
+    Figure(value=0.75, n=4, low=0.3, high=0.95)
+    """
+    return Figure(value["value"], value["n"], value["low"], value["high"])

@@ -3,8 +3,8 @@
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers import (
+    AutoModelForCausalLM,
     CohereConfig,
     Gemma2Config,
     Gemma3TextConfig,
@@ -14,6 +14,7 @@ from transformers import (
     Olmo2Config,
     Phi3Config,
     PhiConfig,
+    PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
 )
@@ -39,7 +40,9 @@ CONFIGS = {
     "qwen2": lambda: Qwen2Config(**SHAPE),
     "qwen3": lambda: Qwen3Config(**SHAPE, head_dim=16),
     "mistral": lambda: MistralConfig(**SHAPE, sliding_window=WINDOW),
-    "gemma2": lambda: Gemma2Config(**SHAPE, **GEMMA, sliding_window=WINDOW, attn_logit_softcapping=5.0, final_logit_softcapping=3.0),
+    "gemma2": lambda: Gemma2Config(
+        **SHAPE, **GEMMA, sliding_window=WINDOW, attn_logit_softcapping=5.0, final_logit_softcapping=3.0
+    ),
     "gemma3": lambda: Gemma3TextConfig(**SHAPE, **GEMMA, sliding_window=WINDOW),
     "phi3": lambda: Phi3Config(**SHAPE, sliding_window=None),
     "olmo2": lambda: Olmo2Config(**SHAPE),

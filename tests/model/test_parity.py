@@ -25,9 +25,14 @@ def some_pairs() -> list[EncodedPair]:
     draft = tokens(12)
     ranked = [tokens(n) for n in (6, 11, 1)]
     first = [(system + prompt, a, b) for i, a in enumerate(ranked) for b in ranked[i + 1 :]]
-    others = [(system + tokens(8), draft, draft[:7] + tokens(3)), (tokens(20), tokens(2), tokens(17)), (tokens(1), tokens(5), tokens(5))]
+    others = [
+        (system + tokens(8), draft, draft[:7] + tokens(3)),
+        (tokens(20), tokens(2), tokens(17)),
+        (tokens(1), tokens(5), tokens(5)),
+    ]
     return [
-        EncodedPair(i, str(i), str(i), side(p + c, len(p)), side(p + r, len(p))) for i, (p, c, r) in enumerate(first + others)
+        EncodedPair(i, str(i), str(i), side(p + c, len(p)), side(p + r, len(p)))
+        for i, (p, c, r) in enumerate(first + others)
     ]
 
 

@@ -119,9 +119,7 @@ def _run_attention(
     )
 
 
-def _capped(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, form: tuple[float | None, float]
-) -> Tensor:
+def _capped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, form: tuple[float | None, float]) -> Tensor:
     """Attention whose logits pass through cap * tanh(logit / cap), as in Gemma 2."""
     scaling, cap = form
     groups = query.shape[1] // key.shape[1]
@@ -137,7 +135,9 @@ def _mask(forest: Forest, run: tuple[int, int, int, int], window: int | None, li
     name = (run, window, like.dtype)
     if name not in forest.masks:
         queries, keys = end - start, key_end - key_start
-        distance = torch.arange(keys - queries, keys, device=like.device)[:, None] - torch.arange(keys, device=like.device)
+        distance = torch.arange(keys - queries, keys, device=like.device)[:, None] - torch.arange(
+            keys, device=like.device
+        )
         seen = distance >= 0
         if window is not None:
             seen &= distance < window
@@ -162,9 +162,7 @@ def sliding_window(module: nn.Module, options: dict[str, Any]) -> int | None:
     return window
 
 
-def refuse_unknown(
-    module: nn.Module, attention_mask: Tensor | None, dropout: float, options: dict[str, Any]
-) -> None:
+def refuse_unknown(module: nn.Module, attention_mask: Tensor | None, dropout: float, options: dict[str, Any]) -> None:
     """Raise for what would change the numbers if it were ignored."""
     if attention_mask is not None:
         raise ForestUnsupportedError(f"{type(module).__name__} masks by itself")

@@ -117,4 +117,6 @@ def require_pairs(encoding: Encoding, source: str) -> tuple[EncodedPair, ...]:
     if encoding.pairs:
         return encoding.pairs
     reasons = sorted({refusal.reason for refusal in encoding.refusals})
-    raise DataError(f"{source}: none of {len(encoding.refusals)} pairs can be used ({', '.join(reasons) or 'no rows'}).")
+    raise DataError(
+        f"{source}: none of {len(encoding.refusals)} pairs can be used ({', '.join(reasons) or 'no rows'})."
+    )

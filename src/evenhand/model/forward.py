@@ -99,9 +99,7 @@ def forest_sums(policy: Policy, batch: PackedBatch) -> Tensor:
     )
     head = output_head(model)
     predicting_Nd = output.last_hidden_state[0].index_select(0, batch.predict_N)
-    log_probs_N = token_log_probs(
-        predicting_Nd, head.weight_Vd, head.bias_V, batch.target_N, head.form, policy.chunk
-    )
+    log_probs_N = token_log_probs(predicting_Nd, head.weight_Vd, head.bias_V, batch.target_N, head.form, policy.chunk)
     return _sum_by_sequence(log_probs_N.index_select(0, batch.entry_E), batch.scored_S)
 
 

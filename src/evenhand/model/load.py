@@ -60,7 +60,9 @@ def check_safe(folder: Path) -> tuple[str, ...]:
     """Refuse pickled weights and custom code; returns the stray pickles that lie there and are never opened."""
     config_file = folder / "config.json"
     if not config_file.exists() and not (folder / "adapter_config.json").exists():
-        raise ModelError(f"{folder} holds neither config.json nor adapter_config.json; give a folder that transformers saved.")
+        raise ModelError(
+            f"{folder} holds neither config.json nor adapter_config.json; give a folder that transformers saved."
+        )
     for name in ("config.json", "tokenizer_config.json", "adapter_config.json"):
         if (folder / name).exists() and _read_json(folder / name).get("auto_map"):
             raise ModelError(

@@ -1,17 +1,73 @@
 """The ways to turn a pair into tokens: strict (the default), plain text, and two that reproduce others' numbers."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from evenhand.data.schema import Message
 from evenhand.errors import TemplateError
-from evenhand.model.encode import EncodedSide, Encoder, side
+from evenhand.files import canonical_json, sha256
+from evenhand.model.encode import EncodedSide, Encoder, Limits, side
 from evenhand.model.template import ChatTemplate
 
-Mode = Literal["strict", "plain", "authors", "trl"]
 Conversation = tuple[Message, ...]
 Sides = tuple[EncodedSide, EncodedSide, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How pairs become tokens. `compat` None is strict; `max_prompt_tokens` is only read by `authors`."""
+
+    max_tokens: int
+    template: Literal["chat", "plain"] = "chat"
+    compat: Literal["authors", "trl"] | None = None
+    max_prompt_tokens: int | None = None
+    drop_turns: bool = False
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def limits(self) -> Limits:
+        """What encoding refuses. Where answers are cut, only the compat modes decide what is too long."""
+        return Limits(self.max_tokens if self.compat is None else 1 << 62, self.drop_turns)
+
+
+def encoder_for(tokenizer: PreTrainedTokenizerBase, form: Form) -> Encoder:
+    """The encoder of `form`; raises TemplateError where the tokenizer cannot give it."""
+    if form.template == "plain":
+        return plain_encoder(tokenizer)
+    template = ChatTemplate(tokenizer, form.arguments)
+    match form.compat:
+        case "trl":
+            return trl_encoder(tokenizer, form.max_tokens)
+        case "authors":
+            assert form.max_prompt_tokens is not None
+            return authors_encoder(tokenizer, form.max_tokens, form.max_prompt_tokens)
+    return strict_encoder(template)
+
+
+def prompt_encoder(
+    tokenizer: PreTrainedTokenizerBase, form: Form
+) -> tuple[Callable[[Conversation], list[int]], frozenset[int]]:
+    """What a server feeds for a prompt, and the tokens at which it stops."""
+    eos = frozenset() if tokenizer.eos_token_id is None else frozenset({int(tokenizer.eos_token_id)})
+    if form.template == "plain":
+        return (lambda prompt: plain_prompt(tokenizer, prompt)), eos
+    template = ChatTemplate(tokenizer, form.arguments)
+    return template.prompt_tokens, eos | {template.end_of_turn}
+
+
+def form_fingerprint(tokenizer: PreTrainedTokenizerBase, form: Form) -> str:
+    """One hash of everything that decides tokens: tokenizer, template, mode and limits."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    parts = {
+        "tokenizer": backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items()),
+        "template": tokenizer.chat_template,
+        "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+        "form": [form.max_tokens, form.template, form.compat, form.max_prompt_tokens, form.drop_turns, form.arguments],
+    }
+    return sha256(canonical_json(parts))
 
 
 def strict_encoder(template: ChatTemplate) -> Encoder:
@@ -32,9 +88,7 @@ def plain_encoder(tokenizer: PreTrainedTokenizerBase) -> Encoder:
         raise TemplateError("`data.template: plain` ends an answer with the tokenizer's eos, and this one has none.")
 
     def encode(prompt: Conversation, chosen: str, rejected: str) -> Sides:
-        text = "\n\n".join(message.content for message in prompt) + "\n"
-        opening = [tokenizer.bos_token_id] if _adds_bos(tokenizer) else []
-        head = opening + _text_tokens(tokenizer, text)
+        head = plain_prompt(tokenizer, prompt)
 
         def one(answer: str) -> EncodedSide:
             return side([*head, *_text_tokens(tokenizer, answer), tokenizer.eos_token_id], len(head))
@@ -42,6 +96,12 @@ def plain_encoder(tokenizer: PreTrainedTokenizerBase) -> Encoder:
         return one(chosen), one(rejected), ()
 
     return encode
+
+
+def plain_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Conversation) -> list[int]:
+    """The prompt's text and a newline, after the BOS that the tokenizer puts by itself."""
+    opening = [tokenizer.bos_token_id] if _adds_bos(tokenizer) else []
+    return opening + _text_tokens(tokenizer, "\n\n".join(message.content for message in prompt) + "\n")
 
 
 def trl_encoder(tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Encoder:
@@ -55,7 +115,8 @@ def trl_encoder(tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Encoder:
             whole = _rendered(tokenizer, (*prompt, Message("assistant", answer)), open_turn=False)
             tokens, starts = _glued(tokenizer, head, whole[len(_common(head, whole)) :])
             if len(tokens) > max_tokens:
-                tokens, _ = tokens[:max_tokens], cut.append(name)
+                tokens = tokens[:max_tokens]
+                cut.append(name)
             sides.append(side(tokens, min(starts, len(tokens))))
         return sides[0], sides[1], tuple(cut)
 
@@ -80,7 +141,8 @@ def authors_encoder(tokenizer: PreTrainedTokenizerBase, max_tokens: int, max_pro
             if starts + longest > max_tokens:
                 question = question[-max_prompt_tokens:]
             if len(question) + longest > max_tokens and len(answer_tokens) > max_tokens - max_prompt_tokens:
-                answer_tokens, _ = answer_tokens[: max_tokens - max_prompt_tokens], cut.append(name)
+                answer_tokens = answer_tokens[: max_tokens - max_prompt_tokens]
+                cut.append(name)
             sides.append(side(question + answer_tokens, len(question)))
         return sides[0], sides[1], tuple(cut)
 
@@ -110,7 +172,9 @@ def _common(a: str, b: str) -> str:
 
 def _with_system(tokenizer: PreTrainedTokenizerBase, prompt: Conversation) -> Conversation:
     """The authors put an empty system message first where the template's text suggests that it knows one."""
-    if prompt[0].role == "system" or not any(mark in str(tokenizer.chat_template) for mark in ("system", "<|im_start|>")):
+    if prompt[0].role == "system" or not any(
+        mark in str(tokenizer.chat_template) for mark in ("system", "<|im_start|>")
+    ):
         return prompt
     return (Message("system", ""), *prompt)
 

@@ -6,6 +6,7 @@ layout, E scored tokens counted once for every sequence they belong to, B pairs.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ class PackedBatch:
         return replace(self, **(_moved(self, device) | {"forest": forest}))
 
 
-def _moved(value: Any, device: torch.device) -> dict[str, Tensor]:
+def _moved(value: Any, device: torch.device) -> dict[str, Any]:
     tensors = ((f.name, getattr(value, f.name)) for f in fields(value))
     return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors if isinstance(tensor, Tensor)}
 
@@ -111,13 +112,11 @@ def pack(pairs: Sequence[EncodedPair], share: bool = True) -> PackedBatch:
 def forest_tokens(pairs: Sequence[EncodedPair]) -> int:
     """The tokens that a forest of these pairs computes, without building it."""
     sequences, _, _ = _unique_sequences(pairs, True)
-    shared = sum(_common(a.tokens, b.tokens) for a, b in zip(sequences, sequences[1:]))
+    shared = sum(_common(a.tokens, b.tokens) for a, b in pairwise(sequences))
     return sum(len(s.tokens) for s in sequences) - shared
 
 
-def _unique_sequences(
-    pairs: Sequence[EncodedPair], share: bool
-) -> tuple[list[EncodedSide], list[int], list[int]]:
+def _unique_sequences(pairs: Sequence[EncodedPair], share: bool) -> tuple[list[EncodedSide], list[int], list[int]]:
     """Sequences in lexicographic order, so that the longest shared beginning is always with the one before."""
     sides = [s for pair in pairs for s in (pair.chosen, pair.rejected)]
     # Big-endian bytes sort as the token numbers do.
@@ -139,7 +138,11 @@ def _grow(
     for s in sequences:
         common = _common(before.tokens, s.tokens) if share and before is not None else 0
         own = len(s.tokens) - common
-        path = np.concatenate([paths[-1][:common], np.arange(total, total + own)]) if common else np.arange(total, total + own)
+        path = (
+            np.concatenate([paths[-1][:common], np.arange(total, total + own)])
+            if common
+            else np.arange(total, total + own)
+        )
         paths.append(path)
         tokens.append(s.tokens[common:])
         positions.append(np.arange(common, common + own))

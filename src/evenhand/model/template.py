@@ -195,13 +195,21 @@ def _shadow_tokenizer(
             )
         )
     shadow.add_special_tokens(markers)
-    true_id = {shadow.token_to_id(chr(_MARKER_BASE + i)): piece.token_id for i, piece in enumerate(pieces)}
+    true_id = {_id_of(shadow, chr(_MARKER_BASE + i)): piece.token_id for i, piece in enumerate(pieces)}
     return shadow, true_id
 
 
 def _forget_controls(model: dict[str, Any], controls: set[str]) -> None:
     """Keep the vocabulary model from spelling a control token out of plain text."""
     if model.get("type") == "BPE":
-        model["merges"] = [m for m in model["merges"] if "".join(m if isinstance(m, list) else m.split(" ")) not in controls]
+        model["merges"] = [
+            m for m in model["merges"] if "".join(m if isinstance(m, list) else m.split(" ")) not in controls
+        ]
     elif model.get("type") == "Unigram":
         model["vocab"] = [[text, -1e6 if text in controls else score] for text, score in model["vocab"]]
+
+
+def _id_of(tokenizer: Tokenizer, text: str) -> int:
+    found = tokenizer.token_to_id(text)
+    assert found is not None
+    return int(found)

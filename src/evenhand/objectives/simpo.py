@@ -33,9 +33,13 @@ class SimPO:
 
     def __post_init__(self) -> None:
         if not self.beta > 0:
-            raise RecipeError(f"`objective.beta` is {self.beta}; SimPO needs a beta above 0, published ones are 2 to 10.")
+            raise RecipeError(
+                f"`objective.beta` is {self.beta}; SimPO needs a beta above 0, published ones are 2 to 10."
+            )
         if not 0 <= self.label_smoothing < 0.5:
-            raise RecipeError(f"`objective.label_smoothing` is {self.label_smoothing}; it must be at least 0 and below 0.5.")
+            raise RecipeError(
+                f"`objective.label_smoothing` is {self.label_smoothing}; it must be at least 0 and below 0.5."
+            )
         if self.hinge and self.label_smoothing:
             raise RecipeError("`objective.hinge` has no label smoothing; set one of the two.")
         if self.sft_weight < 0:

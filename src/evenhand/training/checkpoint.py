@@ -39,7 +39,9 @@ def save_checkpoint(root: Path, step: int, state: dict[str, Any], tensors: dict[
     try:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        _as_disk_error(lambda: save_file({k: v.contiguous() for k, v in tensors.items()}, staging / "state.safetensors"))
+        _as_disk_error(
+            lambda: save_file({k: v.contiguous() for k, v in tensors.items()}, staging / "state.safetensors")
+        )
         write_json(staging / "state.json", {"step": step, **state})
         files = {file.name: _described(file) for file in sorted(staging.iterdir())}
         write_json(staging / MANIFEST, {"step": step, "files": files})

@@ -113,7 +113,7 @@ def run_loop(policy: Policy, job: Job, hooks: Hooks, accelerator: Accelerator) -
     require_room(root, 3 * sum(master.nbytes for master in optimizer.masters))
     progress = _resume(policy, optimizer, job)
     schedule = Schedule(settings.schedule, settings.learning_rate, settings.warmup, job.plan.steps)
-    budget = settings.token_budget or (CPU_TOKEN_BUDGET if policy.device.type == "cpu" else GPU_TOKEN_BUDGET)
+    budget = budget_for(settings, policy.device)
     stopped = progress.without_gain >= settings.patience if settings.patience else False
     policy.train()
     with signals_held() as received:
@@ -142,10 +142,15 @@ def run_loop(policy: Policy, job: Job, hooks: Hooks, accelerator: Accelerator) -
                     f"{root}; the same command goes on from there.",
                     received[0].value,
                 )
-    model_step = _take_best(policy, optimizer, progress, root)
+    model_step = _take_best(optimizer, progress, root)
     optimizer.release()
     policy.eval()
     return Outcome(progress.step, model_step, stopped and progress.step < job.plan.steps)
+
+
+def budget_for(settings: TrainingSection, device: torch.device) -> int:
+    """Tokens of a micro-batch: the recipe's, else what suits the device."""
+    return settings.token_budget or (CPU_TOKEN_BUDGET if device.type == "cpu" else GPU_TOKEN_BUDGET)
 
 
 def _resume(policy: Policy, optimizer: MasterAdamW, job: Job) -> _Progress:
@@ -153,11 +158,15 @@ def _resume(policy: Policy, optimizer: MasterAdamW, job: Job) -> _Progress:
     checkpoint = newest_checkpoint(job.folder / "checkpoints")
     if checkpoint is None:
         if any((job.folder / "checkpoints").glob("step-*")):
-            raise RecipeError(f"{job.folder / 'checkpoints'}: no checkpoint is whole; remove the folder to start afresh.")
+            raise RecipeError(
+                f"{job.folder / 'checkpoints'}: no checkpoint is whole; remove the folder to start afresh."
+            )
         write_whole(journal, "")
         return _Progress()
     before = checkpoint.state["identity"]
-    if changed := sorted(key for key in before.keys() | job.identity.keys() if before.get(key) != job.identity.get(key)):
+    if changed := sorted(
+        key for key in before.keys() | job.identity.keys() if before.get(key) != job.identity.get(key)
+    ):
         raise RecipeError(
             f"{job.folder} holds a run with another {', '.join(changed)}; choose another --out, or remove it to start afresh."
         )
@@ -178,18 +187,22 @@ def _restore(policy: Policy, optimizer: MasterAdamW, checkpoint: Checkpoint) -> 
 def _save(policy: Policy, optimizer: MasterAdamW, progress: _Progress, job: Job) -> None:
     tensors = {name: tensor.detach().cpu() for name, tensor in optimizer.tensors()}
     if broken := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
-        raise NonFiniteError(f"{broken[0]} is not finite after step {progress.step}; the last checkpoint before it is good.")
+        raise NonFiniteError(
+            f"{broken[0]} is not finite after step {progress.step}; the last checkpoint before it is good."
+        )
     root = job.folder / "checkpoints"
     save_checkpoint(root, progress.step, progress.state(job.identity), tensors | random_state(policy.device))
     drop_old(root, job.settings.keep_checkpoints, progress.best_step)
 
 
-def _take_best(policy: Policy, optimizer: MasterAdamW, progress: _Progress, root: Path) -> int:
+def _take_best(optimizer: MasterAdamW, progress: _Progress, root: Path) -> int:
     if progress.best_step is None or progress.best_step == progress.step:
         return progress.step
     checkpoint = verify_checkpoint(root / f"step-{progress.best_step:06d}")
     if checkpoint is None:
-        raise RecipeError(f"{root}: the best checkpoint, of step {progress.best_step}, is damaged; train again in another --out.")
+        raise RecipeError(
+            f"{root}: the best checkpoint, of step {progress.best_step}, is damaged; train again in another --out."
+        )
     optimizer.restore(checkpoint.tensors())
     return progress.best_step
 
@@ -220,9 +233,7 @@ def _record(progress: _Progress, result: StepResult, rate: float, device: torch.
     }
 
 
-def _validate(
-    policy: Policy, hooks: Hooks, progress: _Progress, record: dict[str, Any], patience: int | None
-) -> bool:
+def _validate(policy: Policy, hooks: Hooks, progress: _Progress, record: dict[str, Any], patience: int | None) -> bool:
     """Validate into `record`; True where patience has run out."""
     assert hooks.validate is not None
     found = hooks.validate(policy, progress.step)

@@ -1,6 +1,8 @@
 """A recipe: everything that decides a run, in one YAML file, checked before anything is loaded."""
 
 import difflib
+import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 from evenhand.errors import RecipeError
 from evenhand.model.adapter import Adapter
 from evenhand.model.load import DtypeName
+from evenhand.model.modes import Form
 from evenhand.objectives.presets import PRESETS
 from evenhand.objectives.simpo import SimPO
 
@@ -32,7 +35,9 @@ class AdapterSection(Section):
     rank: PositiveInt = Field(16, description="rank of the low-rank product; vLLM serves 16 or less by default")
     alpha: PositiveFloat = Field(32.0, description="the product is scaled by alpha / rank")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="dropout before the low-rank product")
-    targets: tuple[str, ...] | None = Field(None, description="names of linear layers; left out: all but the output layer")
+    targets: tuple[str, ...] | None = Field(
+        None, description="names of linear layers; left out: all but the output layer"
+    )
 
 
 class ModelSection(Section):
@@ -40,7 +45,9 @@ class ModelSection(Section):
 
     source: str = Field(description="a folder saved by transformers, a hub id, or builtin:smollm2-135m")
     adapter: AdapterSection | None = Field(AdapterSection(), description="LoRA settings, or null for full fine-tuning")
-    dtype: DtypeName = Field("auto", description="auto is bfloat16 where the hardware multiplies it natively, else float32")
+    dtype: DtypeName = Field(
+        "auto", description="auto is bfloat16 where the hardware multiplies it natively, else float32"
+    )
 
 
 class DataSection(Section):
@@ -49,12 +56,16 @@ class DataSection(Section):
     source: str | None = Field(None, description="file, folder or hub id of pairs or judgments, split by prompt family")
     train: str | None = Field(None, description="file of training pairs, used whole")
     validation: float | str | None = Field(None, description="with `source` a share such as 0.1, with `train` a file")
-    max_tokens: PositiveInt = Field(2048, description="longest side, prompt included; longer rows are refused and counted")
+    max_tokens: PositiveInt = Field(
+        2048, description="longest side, prompt included; longer rows are refused and counted"
+    )
     max_prompt_tokens: PositiveInt | None = Field(None, description="only for `compat: authors`")
     drop_turns: bool = Field(False, description="make room by dropping whole oldest turns of the prompt")
     kind: str | None = Field(None, description="force the kind of row instead of recognising it")
     template: Literal["chat", "plain"] = Field("chat", description="plain: prompt, newline, answer, end of text")
-    template_arguments: dict[str, Any] = Field({}, description="arguments of the chat template, such as enable_thinking")
+    template_arguments: dict[str, Any] = Field(
+        {}, description="arguments of the chat template, such as enable_thinking"
+    )
     compat: Literal["authors", "trl"] | None = Field(None, description="reproduce another trainer's tokens")
     split_seed: int = Field(0, description="seed of the split by prompt family")
 
@@ -69,7 +80,9 @@ class DataSection(Section):
         if isinstance(self.validation, float) and not 0 < self.validation < 1:
             raise ValueError(f"`validation` is {self.validation}; a share lies between 0 and 1")
         if self.compat == "authors" and self.max_prompt_tokens is None:
-            raise ValueError("`compat: authors` cuts the prompt, so `max_prompt_tokens` is needed (the authors used 1800)")
+            raise ValueError(
+                "`compat: authors` cuts the prompt, so `max_prompt_tokens` is needed (the authors used 1800)"
+            )
         if self.compat != "authors" and self.max_prompt_tokens is not None:
             raise ValueError("`max_prompt_tokens` is read only with `compat: authors`; leave it out")
         return self
@@ -81,7 +94,9 @@ class ObjectiveSection(Section):
     name: Literal["simpo"]
     beta: PositiveFloat | None = Field(None, description="gradient temperature of the sigmoid")
     margin: float | None = Field(None, description="target gap in nats per token: the authors' gamma_beta_ratio")
-    paper_gamma: float | None = Field(None, description="the margin in reward units, as in the paper and TRL: beta * margin")
+    paper_gamma: float | None = Field(
+        None, description="the margin in reward units, as in the paper and TRL: beta * margin"
+    )
     preset: str | None = Field(None, description="published beta and margin: " + ", ".join(PRESETS))
     label_smoothing: float = Field(0.0, description="share of labels assumed wrong")
     hinge: bool = Field(False, description="hinge in place of the logistic loss")
@@ -89,26 +104,39 @@ class ObjectiveSection(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> "ObjectiveSection":
-        if self.preset is not None:
-            if self.preset not in PRESETS:
-                raise ValueError(f"preset {self.preset!r} is unknown{_nearest(self.preset, list(PRESETS))}")
-            if (self.beta, self.margin, self.paper_gamma) != (None, None, None):
-                raise ValueError("a preset sets beta and margin; leave `beta`, `margin` and `paper_gamma` out, or the preset")
-            return self
-        if self.beta is None:
+        if self.preset is not None and self.preset not in PRESETS:
+            raise ValueError(f"preset {self.preset!r} is unknown{_nearest(self.preset, list(PRESETS))}")
+        if self.preset is None and self.beta is None:
             raise ValueError("`beta` is missing; published ones are 2 to 10, or name a `preset`")
-        if (self.margin is None) == (self.paper_gamma is None):
-            raise ValueError("give `margin` (nats per token) or `paper_gamma` (= beta * margin), one of the two")
+        if self.preset is None and self.margin is None and self.paper_gamma is None:
+            raise ValueError("give `margin` (nats per token) or `paper_gamma` (= beta * margin)")
+        beta, margin = self._numbers()
+        said = {
+            "beta": (self.beta, beta),
+            "margin": (self.margin, margin),
+            "paper_gamma": (self.paper_gamma, beta * margin),
+        }
+        for name, (given, wanted) in said.items():
+            if given is not None and not math.isclose(given, wanted, rel_tol=1e-9):
+                raise ValueError(
+                    f"`{name}` is {given:g} and the other keys make it {wanted:g}; leave it out, or the others"
+                )
         return self
+
+    def _numbers(self) -> tuple[float, float]:
+        """beta and margin: a preset's, else those given, the paper's gamma divided by beta."""
+        if self.preset is not None:
+            return PRESETS[self.preset].beta, PRESETS[self.preset].margin
+        assert self.beta is not None
+        if self.margin is not None:
+            return self.beta, self.margin
+        assert self.paper_gamma is not None
+        return self.beta, self.paper_gamma / self.beta
 
     def build(self) -> SimPO:
         """The objective these numbers make."""
-        rest = {"label_smoothing": self.label_smoothing, "hinge": self.hinge, "sft_weight": self.sft_weight}
-        if self.preset is not None:
-            return SimPO(PRESETS[self.preset].beta, PRESETS[self.preset].margin, **rest)
-        assert self.beta is not None
-        margin = self.margin if self.margin is not None else (self.paper_gamma or 0.0) / self.beta
-        return SimPO(self.beta, margin, **rest)
+        beta, margin = self._numbers()
+        return SimPO(beta, margin, self.label_smoothing, self.hinge, self.sft_weight)
 
 
 class TrainingSection(Section):
@@ -127,7 +155,9 @@ class TrainingSection(Section):
     checkpoint_every: PositiveInt | None = Field(None, description="steps between checkpoints; left out: at the end")
     keep_checkpoints: PositiveInt = Field(2, description="newest checkpoints kept, beside the best")
     patience: PositiveInt | None = Field(None, description="stop after so many validations without a lower loss")
-    token_budget: PositiveInt | None = Field(None, description="tokens per micro-batch; left out: chosen for the device")
+    token_budget: PositiveInt | None = Field(
+        None, description="tokens per micro-batch; left out: chosen for the device"
+    )
     checkpoint_activations: bool = Field(False, description="trade time for memory: recompute activations")
     report_to: tuple[Tracker, ...] = Field((), description="trackers: tensorboard, mlflow, wandb, trackio")
 
@@ -138,6 +168,15 @@ class TrainingSection(Section):
         return self
 
 
+class EvaluationSection(Section):
+    """What is asked of the model before and after training."""
+
+    prompts: Annotated[int, Field(ge=0)] = Field(
+        32, description="held-out prompts answered before and after; 0 for none"
+    )
+    max_new_tokens: PositiveInt = Field(256, description="a reply that has not ended by then counts as not ended")
+
+
 class Recipe(Section):
     """One run."""
 
@@ -146,6 +185,7 @@ class Recipe(Section):
     data: DataSection
     objective: ObjectiveSection
     training: TrainingSection
+    evaluation: EvaluationSection = EvaluationSection()
 
     def resolved(self) -> dict[str, Any]:
         """The recipe as JSON with every default filled in, and the objective in both of its units."""
@@ -155,10 +195,23 @@ class Recipe(Section):
         return value
 
     @property
+    def form(self) -> Form:
+        """How this recipe's pairs become tokens."""
+        data = self.data
+        return Form(
+            max_tokens=data.max_tokens,
+            template=data.template,
+            compat=data.compat,
+            max_prompt_tokens=data.max_prompt_tokens,
+            drop_turns=data.drop_turns,
+            arguments=dict(data.template_arguments),
+        )
+
+    @property
     def adapter(self) -> Adapter | None:
         """LoRA's settings; None for full fine-tuning."""
         part = self.model.adapter
-        return part and Adapter(part.rank, part.alpha, part.dropout, part.targets)
+        return None if part is None else Adapter(part.rank, part.alpha, part.dropout, part.targets)
 
 
 def read_recipe(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
@@ -200,12 +253,16 @@ def refuse_risk(recipe: Recipe) -> None:
 def advice(recipe: Recipe) -> list[str]:
     """What a person should know before the run, a sentence each."""
     objective = recipe.objective.build()
-    said = [f"SimPO with beta {objective.beta:g}, margin {objective.margin:g} nats per token (paper gamma {objective.paper_gamma:g})"]
+    said = [
+        f"SimPO with beta {objective.beta:g}, margin {objective.margin:g} nats per token (paper gamma {objective.paper_gamma:g})"
+    ]
     if recipe.objective.preset and (preset := PRESETS[recipe.objective.preset]):
         rate = f"; its learning rate for full fine-tuning was {preset.learning_rate:g}" if preset.learning_rate else ""
         said.append(f"preset {recipe.objective.preset}: {preset.source}{rate}")
     if objective.margin > LARGE_MARGIN:
-        said.append(f"margin {objective.margin:g} is above {LARGE_MARGIN:g} nats per token, more than anyone has published")
+        said.append(
+            f"margin {objective.margin:g} is above {LARGE_MARGIN:g} nats per token, more than anyone has published"
+        )
     return said
 
 
@@ -215,8 +272,8 @@ def _refuse_gamma(value: dict[str, Any], name: str) -> None:
         return
     gamma, beta = objective["gamma"], objective.get("beta")
     try:
-        reading = f"`paper_gamma: {gamma}`, which is a margin of {float(gamma) / float(beta):g}"
-    except (TypeError, ValueError, ZeroDivisionError):
+        reading = f"`paper_gamma: {gamma}`, which is a margin of {float(str(gamma)) / float(str(beta)):g}"
+    except (TypeError, ValueError, ZeroDivisionError):  # no beta beside it, or not numbers
         reading = f"`paper_gamma: {gamma}`, which is a margin of gamma / beta"
     raise RecipeError(
         f"{name}: `objective.gamma` has two meanings; write `margin: {gamma}` if it is the gap in nats per token (the "
@@ -264,3 +321,8 @@ def _apply(value: dict[str, Any], change: str) -> None:
             raise RecipeError(f"--set {change!r}: `{part}` is not a section of the recipe.")
         value = inner
     value[last] = yaml.safe_load(text)
+
+
+def recipe_schema() -> str:
+    """The JSON Schema of a recipe, for editors."""
+    return json.dumps(Recipe.model_json_schema(), indent=2) + "\n"

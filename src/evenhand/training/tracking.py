@@ -29,9 +29,13 @@ def open_accelerator(report_to: tuple[str, ...], folder: Path, name: str, config
     for tracker in report_to:
         if tracker not in started:
             extra = _INSTALL[tracker]
-            raise RecipeError(f"`training.report_to` names {tracker}, which is not installed: pip install 'evenhand[{extra}]'.")
+            raise RecipeError(
+                f"`training.report_to` names {tracker}, which is not installed: pip install 'evenhand[{extra}]'."
+            )
     if accelerator.num_processes > 1:
-        raise RecipeError(f"{accelerator.num_processes} processes were launched, and this version trains on one; start it plainly.")
+        raise RecipeError(
+            f"{accelerator.num_processes} processes were launched, and this version trains on one; start it plainly."
+        )
     if report_to:
         accelerator.init_trackers(name, config=_flat(config))
     return accelerator

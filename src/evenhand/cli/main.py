@@ -1,0 +1,47 @@
+"""The `evenhand` command: one file per subcommand, errors as one sentence, exit codes as documented."""
+
+import os
+import sys
+import warnings
+
+import typer
+
+from evenhand.cli.audit import audit
+from evenhand.cli.curate import curate
+from evenhand.cli.demo import demo
+from evenhand.cli.evaluate import evaluate
+from evenhand.cli.init import init
+from evenhand.cli.score import score
+from evenhand.cli.train import train
+from evenhand.errors import EvenhandError
+
+app = typer.Typer(
+    name="evenhand",
+    help="Align a language model with pairwise preferences by SimPO, and prove that it got better.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (demo, init, audit, curate, train, score, evaluate):
+    app.command()(command)
+
+
+def run() -> None:
+    """The console script: exit 0 done, 1 the answer is no, 2 the user's mistake, 3 a guard, 74 the disk, 130/143 stopped."""
+    # No telemetry, and no chatter between our lines from the libraries underneath.
+    for name in ("HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_NO_ADVISORY_WARNINGS"):
+        os.environ.setdefault(name, "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.simplefilter("ignore", FutureWarning)
+    try:
+        app()
+    except EvenhandError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted.\n")
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None

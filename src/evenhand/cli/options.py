@@ -1,0 +1,19 @@
+"""Options that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Put one JSON object on stdout, and nothing else there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")]
+Kind = Annotated[str | None, typer.Option(help="Force the kind of row instead of recognising it.")]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(
+        help="Longest side in tokens, prompt included; longer rows are refused. Left out: the run's own, else 2048."
+    ),
+]
+TemplateName = Annotated[
+    str | None, typer.Option("--template", help="chat, or plain for base models. Left out: the run's own, else chat.")
+]
+Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]

@@ -1,0 +1,131 @@
+"""A model from disk and a file of pairs: their scores, or the whole evaluation."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import pyarrow.parquet as pq
+from transformers import PreTrainedTokenizerBase
+
+from evenhand.data.ledger import write_refusals
+from evenhand.data.read import describe, read_pairs
+from evenhand.data.schema import Refusal
+from evenhand.errors import UserError
+from evenhand.evaluation.evaluate import Asking, HeldOut, Narrator, evaluation_of
+from evenhand.model.encode import encode_pairs, require_pairs
+from evenhand.model.forward import Policy
+from evenhand.model.load import DtypeName, Source, choose_device, choose_dtype, find_source, load_model, load_tokenizer
+from evenhand.model.modes import Form, encoder_for
+from evenhand.model.score import score_pairs
+from evenhand.model.scores import ScoredPairs
+from evenhand.training.recipe import check_recipe
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a command was asked to appraise; None for limits and template means the run's own, else 2048 and chat."""
+
+    model: str
+    data: str
+    kind: str | None = None
+    max_tokens: int | None = None
+    template: str | None = None
+    dtype: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Appraised:
+    """Scored pairs, what they were scored with, and every row that was refused."""
+
+    scored: ScoredPairs
+    held_out: HeldOut
+    policy: Policy
+    tokenizer: PreTrainedTokenizerBase
+    refusals: tuple[Refusal, ...]
+    rows_in: int
+    rows_used: int
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """Refused rows by reason."""
+        return dict(Counter(refusal.reason for refusal in self.refusals).most_common())
+
+
+def appraise(asked: Asked, say: Say, narrate: Narrator) -> Appraised:
+    """Score every pair in the data; raises ModelError, DataError or UserError."""
+    source = find_source(asked.model)
+    form = form_of(asked, source)
+    reading, pairs = read_pairs(asked.data, asked.kind)
+    for sentence in (describe(reading), *reading.notes):
+        say(sentence)
+    tokenizer = load_tokenizer(source)
+    encoding = encode_pairs(pairs, encoder_for(tokenizer, form), form.limits, asked.data)
+    encoded = require_pairs(encoding, asked.data)
+    device = choose_device()
+    policy = Policy(load_model(source, choose_dtype(dtype_name(asked.dtype), device), device))
+    if policy.padded_because:
+        say(f"running on padded rows, since {policy.padded_because}")
+    scored = score_pairs(policy, encoded, report=lambda done, total: narrate("scoring", done, total))
+    kept = {(pair.row, pair.id) for pair in encoded}
+    texts = tuple(pair for pair in pairs if (pair.row, pair.id) in kept)
+    lost = len({refusal.row for refusal in encoding.refusals})
+    refusals = (*reading.refusals, *encoding.refusals)
+    held_out = HeldOut(encoded, texts, form)
+    return Appraised(scored, held_out, policy, tokenizer, refusals, reading.rows_in, reading.rows_used - lost)
+
+
+def evaluate_model(asked: Asked, prompts: int, say: Say, narrate: Narrator) -> dict[str, Any]:
+    """The evaluation as `evenhand evaluate --json` states it, with the accounting of rows."""
+    found = appraise(asked, say, narrate)
+    asking = Asking(prompts, narrate=narrate)
+    evaluated = evaluation_of(found.policy, found.tokenizer, found.held_out, (found.scored, asking))
+    data = {"rows_in": found.rows_in, "rows_used": found.rows_used, "refused": found.refused}
+    return evaluated.json() | {"data": data}
+
+
+def write_rows(path: Path, found: Appraised) -> Path:
+    """Write the scores as Parquet and the refused rows beside it; returns the latter's path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".{path.name}.staging")
+    pq.write_table(found.scored.table(), staging)
+    staging.replace(path)
+    refused = path.with_name(f"{path.stem}.refused.jsonl")
+    write_refusals(refused, found.refusals)
+    return refused
+
+
+def form_of(asked: Asked, source: Source) -> Form:
+    """How pairs become tokens: as asked, else as the run did it, else chat with at most 2048 tokens."""
+    recipe_file = source.folder.parent / "recipe.json"
+    own = Form(max_tokens=2048)
+    if recipe_file.exists() and source.folder.name == "model":
+        own = run_form(recipe_file)
+    template = asked.template or own.template
+    if template not in get_args(Form.__annotations__["template"]):
+        raise UserError(f"--template {template!r} is neither chat nor plain.")
+    return Form(
+        max_tokens=asked.max_tokens or own.max_tokens,
+        template="plain" if template == "plain" else "chat",
+        compat=own.compat,
+        max_prompt_tokens=own.max_prompt_tokens,
+        drop_turns=own.drop_turns,
+        arguments=own.arguments,
+    )
+
+
+def run_form(recipe_file: Path) -> Form:
+    """The form in a run's resolved recipe."""
+    return check_recipe(json.loads(recipe_file.read_text(encoding="utf-8")), str(recipe_file)).form
+
+
+def dtype_name(name: str) -> DtypeName:
+    """`name` as a dtype that can be asked for; raises UserError for any other."""
+    for known in get_args(DtypeName):
+        if name == known:
+            return known
+    raise UserError(f"--dtype {name!r} is none of {', '.join(get_args(DtypeName))}.")

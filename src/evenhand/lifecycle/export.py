@@ -1,0 +1,82 @@
+"""A trained model as a folder that its neighbours load as it is, proved by loading it again."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from evenhand.errors import ExportError
+from evenhand.files import storage_error, sync_directory
+from evenhand.model.encode import EncodedPair
+from evenhand.model.forward import Policy, causal
+from evenhand.model.load import find_source, load_model
+from evenhand.model.score import score_pairs
+
+PROBES = 8
+# Largest change of a mean log-probability that reloading may make, in nats per token.
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 2e-2}
+
+
+def export_model(
+    policy: Policy,
+    tokenizer: PreTrainedTokenizerBase,
+    stop_tokens: frozenset[int],
+    probes: Sequence[EncodedPair],
+    folder: Path,
+) -> float:
+    """Write the adapter, or the whole model, with its tokenizer and stop tokens to `folder`, whole or not at all.
+
+    The folder is loaded again with transformers and PEFT and must give the mean log-probabilities of the first few
+    `probes` within TOLERANCE; returns the largest difference found. Raises ExportError where it does not, and
+    StorageError where the disk is full; then `folder` is left as it was.
+    """
+    staging = folder.with_name(f".{folder.name}.staging-{os.getpid()}")
+    try:
+        staging.mkdir(parents=True)
+        _save(policy, tokenizer, stop_tokens, staging)
+        worst = _largest_difference(policy, probes[:PROBES], staging)
+        if folder.exists():
+            shutil.rmtree(folder)
+        staging.rename(folder)
+        sync_directory(folder.parent)
+    except OSError as error:
+        size = sum(weight.nbytes for weight in policy.parameters() if weight.requires_grad)
+        raise storage_error(error, folder, size) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return worst
+
+
+def _save(policy: Policy, tokenizer: PreTrainedTokenizerBase, stop_tokens: frozenset[int], folder: Path) -> None:
+    model = policy.model
+    if isinstance(model, PeftModel):
+        # "auto" would ask a hub whether the base's vocabulary grew; the output layer is never an adapter's here.
+        model.save_pretrained(folder, save_embedding_layers=False)
+    else:
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    generation: GenerationConfig = causal(model).generation_config
+    stops = sorted(stop_tokens)
+    GenerationConfig(
+        bos_token_id=generation.bos_token_id,
+        pad_token_id=generation.pad_token_id if generation.pad_token_id is not None else stops[0],
+        eos_token_id=stops if len(stops) > 1 else stops[0],
+    ).save_pretrained(folder)
+
+
+def _largest_difference(policy: Policy, probes: Sequence[EncodedPair], folder: Path) -> float:
+    dtype = next(policy.model.parameters()).dtype
+    before = score_pairs(policy, probes)
+    after = score_pairs(Policy(load_model(find_source(str(folder)), dtype, policy.device)), probes)
+    sides = ((before.chosen_mean_B, after.chosen_mean_B), (before.rejected_mean_B, after.rejected_mean_B))
+    worst = max(float(abs(a - b).max()) for a, b in sides)
+    if not worst <= TOLERANCE[dtype]:
+        raise ExportError(
+            f"the exported model differs by {worst:.2e} nats per token on {len(probes)} probe pairs, more than "
+            f"{TOLERANCE[dtype]:.0e}; nothing was published."
+        )
+    return worst

@@ -1,0 +1,75 @@
+"""The short table that ends a run, from its report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from evenhand.figure import Figure, figure
+
+_ROWS = (
+    ("pairwise_accuracy", "pairwise accuracy"),
+    ("length_balanced_accuracy", "length-balanced accuracy"),
+    ("accuracy_by_sum", "accuracy by summed log-probability"),
+)
+_REPLIES = (
+    ("median_tokens", "median reply, tokens", 0),
+    ("ended", "replies that end by themselves", 2),
+    ("repetition", "repetition", 2),
+)
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """A finished run: its folder, its model, and its report where held-out pairs were given."""
+    report = folder / "report.json"
+    value: dict[str, Any] = {"run": str(folder), "model": str(folder / "model")}
+    if report.exists():
+        value |= {"page": str(folder / "report.html"), "report": json.loads(report.read_text(encoding="utf-8"))}
+    return value
+
+
+def summary_words(found: dict[str, Any]) -> str:
+    """The summary as a table for a person."""
+    if "report" not in found:
+        return f"model: {found['model']}"
+    report = found["report"]
+    lines = [f"{'':<36}{'before':>10}{'after':>10}   change, 95 % interval"]
+    for key, name in _ROWS:
+        before, after = figure(report["before"][key]), figure(report["after"][key])
+        lines.append(f"{name:<36}{_short(before, 3):>10}{_short(after, 3):>10}   {_change(report, key)}")
+    if report["before"].get("generation") and report["after"].get("generation"):
+        for key, name, digits in _REPLIES:
+            before, after = (figure(report[side]["generation"][key]) for side in ("before", "after"))
+            lines.append(f"{name:<36}{_short(before, digits):>10}{_short(after, digits):>10}   {_change(report, key)}")
+    refused = sum(report["data"]["refused"].values())
+    lines += [
+        "",
+        report["verdict"]["sentence"],
+        *report["verdict"]["cautions"],
+        f"rows: {report['data']['rows_in']} in, {report['data']['rows_used']} used, {refused} refused",
+        f"model: {found['model']}",
+        f"report: {found['page']}",
+    ]
+    return "\n".join(lines)
+
+
+def evaluation_words(found: dict[str, Any]) -> str:
+    """An evaluation as lines for a person."""
+    lines = [f"{name}: {figure(found[key]).words()}" for key, name in _ROWS]
+    lines.append(f"Spearman of mean log-probability with length: {figure(found['spearman_length']).words()}")
+    for name, values in found["slices"].items():
+        lines += [f"  {name} {value}: {figure(number).words()}" for value, number in values.items()]
+    if found["generation"]:
+        lines += [
+            f"{name}: {figure(found['generation'][key]).words(digits=max(1, digits))}" for key, name, digits in _REPLIES
+        ]
+    data = found["data"]
+    lines.append(f"rows: {data['rows_in']} in, {data['rows_used']} used, refused {data['refused'] or 'none'}")
+    return "\n".join(lines)
+
+
+def _short(number: Figure, digits: int) -> str:
+    return "-" if number.value is None else f"{number.value:.{digits}f}"
+
+
+def _change(report: dict[str, Any], key: str) -> str:
+    return figure(report["differences"][key]).words() if key in report["differences"] else ""

@@ -1,0 +1,136 @@
+"""What a recipe trains on: pairs read, split and encoded, with every row accounted for."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from evenhand.data.read import describe, read_pairs
+from evenhand.data.schema import PreferencePair, Refusal
+from evenhand.data.snapshot import content_hash, read_snapshot
+from evenhand.data.split import split
+from evenhand.errors import DataError
+from evenhand.model.encode import EncodedPair, encode_pairs, require_pairs
+from evenhand.model.modes import Form, encoder_for
+from evenhand.training.recipe import DataSection
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Pairs as text, before any tokenizer: both sides, what was refused, and what was said while reading."""
+
+    train: tuple[PreferencePair, ...]
+    validation: tuple[PreferencePair, ...]
+    refusals: tuple[Refusal, ...]
+    rows_in: int
+    rows_used: int
+    said: tuple[str, ...]
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Encoded pairs of both sides; `held_out` are the texts of `validation`, in the same order."""
+
+    train: tuple[EncodedPair, ...]
+    validation: tuple[EncodedPair, ...]
+    held_out: tuple[PreferencePair, ...]
+    refusals: tuple[Refusal, ...]
+    rows_in: int
+    rows_used: int
+    said: tuple[str, ...]
+    hash: str
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """Refused rows by reason, most frequent first."""
+        return dict(Counter(refusal.reason for refusal in self.refusals).most_common())
+
+
+def read_texts(section: DataSection) -> Texts:
+    """Read and split what the recipe names; raises DataError where nothing usable is left."""
+    if section.source is not None and (Path(section.source) / "dataset.json").exists():
+        return _snapshot_texts(Path(section.source))
+    if section.train is not None:
+        return _given_texts(section.train, section.validation, section.kind)
+    assert section.source is not None
+    reading, pairs = read_pairs(section.source, section.kind)
+    said = [describe(reading), *reading.notes]
+    train: tuple[PreferencePair, ...] = pairs
+    validation: tuple[PreferencePair, ...] = ()
+    if isinstance(section.validation, float):
+        parts = split(pairs, section.validation, section.split_seed)
+        train, validation = parts.train, parts.validation
+        said.append(f"split by prompt family: {len(train)} pairs to train on, {len(validation)} held out")
+    return Texts(
+        train,
+        validation,
+        reading.refusals,
+        reading.rows_in,
+        reading.rows_used,
+        tuple(said),
+        content_hash(train, validation),
+    )
+
+
+def encode_texts(texts: Texts, tokenizer: PreTrainedTokenizerBase, form: Form) -> Material:
+    """Turn the texts into tokens; rows that do not fit join the refusals. Raises DataError where no pair is left."""
+    encoder = encoder_for(tokenizer, form)
+    train = encode_pairs(texts.train, encoder, form.limits, "training data")
+    validation = encode_pairs(texts.validation, encoder, form.limits, "validation data")
+    used = require_pairs(train, "training data")
+    if texts.validation:
+        require_pairs(validation, "validation data")
+    lost = len({(r.file, r.row) for r in (*train.refusals, *validation.refusals)})
+    kept = {(pair.row, pair.id) for pair in validation.pairs}
+    cut = sum(bool(pair.cut) for pair in (*used, *validation.pairs))
+    said = texts.said + ((f"{cut} pairs were cut to fit and lost their end of turn",) if cut else ())
+    return Material(
+        train=used,
+        validation=validation.pairs,
+        held_out=tuple(pair for pair in texts.validation if (pair.row, pair.id) in kept),
+        refusals=(*texts.refusals, *train.refusals, *validation.refusals),
+        rows_in=texts.rows_in,
+        rows_used=texts.rows_used - lost,
+        said=said,
+        hash=texts.hash,
+    )
+
+
+def _given_texts(train_file: str, validation_file: str | float | None, kind: str | None) -> Texts:
+    reading, train = read_pairs(train_file, kind)
+    said = [f"{train_file}: {describe(reading)}", *reading.notes]
+    if not isinstance(validation_file, str):
+        return Texts(
+            train, (), reading.refusals, reading.rows_in, reading.rows_used, tuple(said), content_hash(train, ())
+        )
+    other, validation = read_pairs(validation_file, kind)
+    said += [f"{validation_file}: {describe(other)}", *other.notes]
+    _refuse_leak(train, validation, validation_file)
+    return Texts(
+        train,
+        validation,
+        (*reading.refusals, *other.refusals),
+        reading.rows_in + other.rows_in,
+        reading.rows_used + other.rows_used,
+        tuple(said),
+        content_hash(train, validation),
+    )
+
+
+def _snapshot_texts(folder: Path) -> Texts:
+    snapshot = read_snapshot(folder)
+    rows = len(snapshot.train) + len(snapshot.validation)
+    said = f"{folder}: curated data {snapshot.hash[:12]}, {len(snapshot.train)} pairs to train on, {len(snapshot.validation)} held out"
+    return Texts(snapshot.train, snapshot.validation, (), rows, rows, (said,), snapshot.hash)
+
+
+def _refuse_leak(train: tuple[PreferencePair, ...], validation: tuple[PreferencePair, ...], name: str) -> None:
+    seen = {pair.prompt for pair in train}
+    leaked = [pair for pair in validation if pair.prompt in seen]
+    if leaked:
+        raise DataError(
+            f"{name}: {len(leaked)} of {len(validation)} held-out prompts are also trained on, the first is row "
+            f"{leaked[0].row}; remove them, or give one `source` and let it be split by prompt family."
+        )
