@@ -14,7 +14,7 @@ from evenhand.data.schema import Judgment, Message, Reading
 from evenhand.files import content_root
 
 RULES = CurationRules()
-PLAIN = CurationRules(near_duplicates=None, annotators_at_odds=None)
+PLAIN = CurationRules(near_duplicates=False, annotators_at_odds=None)
 
 
 def judged(row, prompt, a, b, verdict, annotator=None, **more):
@@ -59,7 +59,7 @@ def test_ties_and_exact_duplicates():
 
 def test_exact_duplicates_can_stay():
     rows = [judged(row, "q", "good", "bad", "a") for row in range(3)]
-    found = curate(reading(*rows), CurationRules(exact_duplicates=False, near_duplicates=None))
+    found = curate(reading(*rows), CurationRules(exact_duplicates=False, near_duplicates=False))
     assert fates(found) == [None, None, None]
     assert len(found.pairs) == 1
 
@@ -69,32 +69,46 @@ GOOD = "It was held at the depot; I have sent it on today and it will reach you 
 BAD = "Please be patient, parcels sometimes take a while and we cannot say more than the tracking page, order {}."
 
 
-def test_near_duplicates_ignore_case_space_and_numbers():
+def test_near_duplicates_ignore_case_signs_greetings_and_typos_but_not_numbers():
+    told = LONG.format(481), GOOD.format(481), BAD.format(481)
     found = curate(
         reading(
-            judged(0, LONG.format(481), GOOD.format(481), BAD.format(481), "a"),
-            judged(1, LONG.format(90).upper(), GOOD.format(90), "  " + BAD.format(90), "a"),
-            judged(2, LONG.format(481) + "!", GOOD.format(481), BAD.format(481), "a"),
-            judged(3, LONG.format(7), "A different answer altogether, which nobody gave before.", BAD.format(7), "a"),
+            judged(0, *told, "a"),
+            judged(1, f"Hello there, {told[0].upper()}", told[1], f"  {told[2]}!", "a"),
+            judged(2, told[0].replace("tracking", "trakcing") + " Thanks!", told[1], told[2], "a"),
+            judged(3, LONG.format(7), GOOD.format(7), BAD.format(7), "a"),
+            judged(4, told[0], "A different answer altogether, which nobody gave before.", told[2], "a"),
+            judged(5, told[0].replace("has not", "has"), told[1], told[2], "a"),
         ),
         RULES,
     )
-    assert sorted(map(str, fates(found))) == ["None", "None", "near_duplicate", "near_duplicate"]
-    assert fates(found)[3] is None
+    assert fates(found) == [None, "near_duplicate", "near_duplicate", None, None, None]
     assert {pair.family for pair in found.pairs} == {found.pairs[0].family}
 
 
 def test_near_duplicate_item_with_more_judgments_is_kept():
     found = curate(
         reading(
-            judged(0, LONG.format(1), GOOD, BAD, "a", "ann"),
-            judged(1, LONG.format(22), GOOD, BAD, "a", "ann"),
-            judged(2, LONG.format(22), GOOD, BAD, "a", "bob"),
-            judged(3, LONG.format(22), GOOD, BAD, "b", "cat"),
+            judged(0, LONG, GOOD, BAD, "a", "ann"),
+            judged(1, f"Hi, {LONG}", GOOD, BAD, "a", "ann"),
+            judged(2, f"Hi, {LONG}", GOOD, BAD, "a", "bob"),
+            judged(3, f"Hi, {LONG}", GOOD, BAD, "b", "cat"),
         ),
         RULES,
     )
     assert fates(found) == ["near_duplicate", None, None, "majority"]
+
+
+def test_a_corrected_answer_is_nobodys_twin():
+    wrong = GOOD.replace("depot", "deopt")
+    found = curate(reading(judged(0, LONG, GOOD, wrong, "a"), judged(1, f"Hi, {LONG}", GOOD, wrong, "b")), RULES)
+    assert fates(found) == [None, None]
+
+
+def test_without_majority_all_that_differ_are_contradictions():
+    rows = [judged(at, "p", "x", "y", verdict, f"ann-{at}") for at, verdict in enumerate("aab")]
+    found = curate(reading(*rows), CurationRules(majority=False))
+    assert fates(found) == ["contradiction"] * 3
 
 
 def test_an_edited_answer_is_not_a_duplicate_of_its_own_pair():
@@ -127,7 +141,7 @@ def test_more_ties_than_votes_for_the_winner():
     ]
     assert fates(curate(reading(*rows), PLAIN)) == ["majority", "tie", "tie"]
     assert fates(curate(reading(*rows[:2]), PLAIN)) == [None, "tie"]
-    lenient = CurationRules(near_duplicates=None, ties_outvote=False)
+    lenient = CurationRules(near_duplicates=False, ties_outvote=False)
     assert fates(curate(reading(*rows), lenient)) == [None, "tie", "tie"]
 
 
@@ -136,7 +150,7 @@ def test_circles_are_dropped_and_chains_are_kept():
     chain = [judged(3, "p", "z", "w", "a"), judged(4, "q", "x", "y", "a"), judged(5, "q", "y", "z", "a")]
     found = curate(reading(*circle, *chain), PLAIN)
     assert fates(found) == ["contradiction"] * 3 + [None] * 3
-    kept = curate(reading(*circle, *chain), CurationRules(near_duplicates=None, contradictions=False))
+    kept = curate(reading(*circle, *chain), CurationRules(near_duplicates=False, contradictions=False))
     assert fates(kept) == [None] * 6
 
 
@@ -146,7 +160,7 @@ def test_length_limits():
         judged(1, "p", "x" * 21, "y", "a"),
         judged(2, "p" * 10, "x" * 20, "", "a"),
     ]
-    limits = CurationRules(near_duplicates=None, max_prompt_characters=10, max_answer_characters=20)
+    limits = CurationRules(near_duplicates=False, max_prompt_characters=10, max_answer_characters=20)
     assert fates(curate(reading(*rows), limits)) == ["too_long", "too_long", None]
     assert fates(curate(reading(*rows), PLAIN)) == [None, None, None]
 
@@ -163,12 +177,12 @@ def crowd():
 
 def test_biased_annotators_are_dropped_unless_switched_off():
     rows = list(crowd())
-    found = curate(reading(*rows), CurationRules(near_duplicates=None))
+    found = curate(reading(*rows), CurationRules(near_duplicates=False))
     assert [naming.annotator for naming in found.named] == ["ann-4"]
     assert found.counts["dropped"] == {"annotator_at_odds": 100}
     assert {row.annotator for row in found.ledger if row.rule == "annotator_at_odds"} == {"ann-4"}
     assert curate(reading(*rows), PLAIN).counts["dropped"] == {}
-    strict = CurationRules(near_duplicates=None, annotators_at_odds=BiasRule(trials=1000))
+    strict = CurationRules(near_duplicates=False, annotators_at_odds=BiasRule(trials=1000))
     assert curate(reading(*rows), strict).named == ()
 
 

@@ -18,7 +18,7 @@ from evenhand.errors import DataError
 from evenhand.files import canonical_json, sha256
 
 PARENTS = Parents((Source("votes.jsonl", "ab" * 32, "judgments", 41),), "CC0-1.0", "written for this test")
-RULES = CurationRules(near_duplicates=None)
+RULES = CurationRules(near_duplicates=False)
 
 
 def reading(order=None):

@@ -43,12 +43,16 @@ class BiasRule:
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """An annotator at odds with the others: own rate of a habit, the others' on comparable items, p after Holm."""
+    """An annotator at odds with the others: own rate of a habit, the others' on comparable items, and how sure that is.
+
+    `deviations` is how many standard deviations the rate is above the expected one, `p_value` the p-value after Holm.
+    """
 
     annotator: str
     habit: Habit
     rate: Figure
     others: float
+    deviations: float
     p_value: float
 
     def json(self) -> dict[str, object]:
@@ -58,6 +62,7 @@ class Naming:
             "habit": self.habit,
             "rate": self.rate.json(),
             "others": self.others,
+            "deviations": self.deviations,
             "p_value": self.p_value,
         }
 
@@ -164,17 +169,21 @@ def annotators_at_odds(judgments: Sequence[Judgment], same: Sequence[Identity], 
 
     Each habit is tested against the annotators not yet named: the most certain one is taken out and the rest are
     tested again without them, so that one biased annotator neither hides another nor makes an honest one look odd.
-    An annotator named for choosing by length or place is not tested for disagreement as well.
+    An annotator is named for one habit, the one furthest from the others': who takes the first answer takes longer
+    ones at random, and disagrees.
     """
     longer, first, votes = length_trials(judgments), position_trials(judgments), shared_votes(judgments, same)
-    by_length = _named("takes_longer", longer.names, longer.annotator_T, longer.only, rule)
-    by_place = _named("takes_first", first.names, first.annotator_T, first.only, rule)
-    cheats = {naming.annotator for naming in by_length + by_place}
+    habits = _named("takes_longer", longer.names, longer.annotator_T, longer.only, rule)
+    habits += _named("takes_first", first.names, first.annotator_T, first.only, rule)
+    habits = [
+        one for one in habits if all(one.deviations >= o.deviations for o in habits if o.annotator == one.annotator)
+    ]
+    cheats = {naming.annotator for naming in habits}
     honest_T = np.array([name not in cheats for name in votes.names], bool)[votes.annotator_T]
     by_vote = _named(
         "disagrees", votes.names, votes.annotator_T, lambda kept_T: votes.disagreements(kept_T & honest_T), rule
     )
-    return tuple(by_length + by_place + by_vote)
+    return (*habits, *by_vote)
 
 
 def annotator_figures(
@@ -274,7 +283,7 @@ def _most_odd(habit: Habit, trials: Trials, rule: BiasRule) -> Naming | None:
         return None
     at = int(np.where(far_A, z_A, -np.inf).argmax())
     rate = share(int(shown_A[at]), int(tried_A[at]))
-    return Naming(trials.names[at], habit, rate, float(others_A[at]), float(p_A[at]))
+    return Naming(trials.names[at], habit, rate, float(others_A[at]), float(z_A[at]), float(p_A[at]))
 
 
 def _against_others(trials: Trials) -> tuple[Floats, Floats, Floats, Floats, Floats]:

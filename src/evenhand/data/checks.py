@@ -12,6 +12,7 @@ from evenhand.data.patterns import CONTROL_TOKEN, TEMPLATE_START, personal, refu
 from evenhand.data.rules import (
     Bench,
     CurationRules,
+    annotators_named,
     bench_of,
     contradictions,
     exact_duplicates,
@@ -23,6 +24,8 @@ from evenhand.data.schema import Judgment, Reading, to_pair
 from evenhand.figure import Figure
 
 Encode = Callable[[str], Sequence[int]]
+
+_CERTAIN = 3.29  # standard deviations: by chance once in 1,000 clean data sets
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ Check = Callable[[Case], Evidence | None]
 
 def case_of(reading: Reading, options: AuditOptions) -> Case:
     """Everything that the checks need, computed once."""
-    bench = bench_of(reading.judgments, options.rules)
+    bench = bench_of(reading.judgments, options.rules, as_read=True)
     everything = range(len(bench.judgments))
     gone = ties(bench, everything).keys() | exact_duplicates(bench, everything).keys()
     agreed = agreement(shared_ratings(bench.judgments, bench.same))
@@ -110,10 +113,13 @@ def tie(case: Case) -> Evidence:
 
 
 def contradiction(case: Case) -> Evidence:
-    """Items without a majority, and circles of preferences."""
-    beaten = outvoted(case.bench, case.decided)
-    left = [at for at in case.decided if at not in beaten]
-    return Evidence(tuple(contradictions(case.bench, left)), "severe")
+    """Items on which annotators differ who are not at odds anyway, and circles of preferences."""
+    odd = annotators_named(case.bench, case.decided)
+    places = contradictions(case.bench, [at for at in case.decided if at not in odd])
+    beaten = sum(at in places for at in outvoted(case.bench, tuple(places)))
+    return Evidence(
+        tuple(places), "severe", f"a majority would settle some and drop {beaten} judgments" if beaten else ""
+    )
 
 
 def identical_answers(case: Case) -> Evidence:
@@ -140,9 +146,8 @@ def length_bias(case: Case) -> Evidence | None:
 def position_bias(case: Case) -> Evidence | None:
     """The answer shown first wins too often (or seldom), overall or with one annotator."""
     figure, named = case.figures["first_shown_is_chosen"], _named_for(case, "takes_first")
-    off = figure.value is not None and abs(figure.value - 0.5) >= 0.05
-    certain = figure.low is not None and figure.high is not None and not figure.low <= 0.5 <= figure.high
-    if not named and not (off and certain):
+    off = 0.0 if figure.value is None else abs(figure.value - 0.5)
+    if not named and not (off >= 0.05 and 2 * off * figure.n**0.5 > _CERTAIN):
         return None
     words = f"the answer shown first wins {figure.words(percent=True, digits=1)}"
     return Evidence(named, "severe" if named else "warning", words)

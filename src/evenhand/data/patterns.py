@@ -53,7 +53,11 @@ def personal(text: str) -> set[str]:
     >>> sorted(personal("write to ann@example.org or pay with 4111 1111 1111 1111, order 1234567890123"))
     ['card', 'e-mail']
     """
-    return {kind for kind, pattern, real in _PERSONAL if any(real(found.group()) for found in pattern.finditer(text))}
+    return {
+        kind
+        for kind, hints, pattern, real in _PERSONAL
+        if any(hint in text for hint in hints) and any(real(found.group()) for found in pattern.finditer(text))
+    }
 
 
 def redact(text: str) -> str:
@@ -62,7 +66,7 @@ def redact(text: str) -> str:
     >>> redact("write to ann@example.org")
     'write to [e-mail]'
     """
-    for kind, pattern, real in _PERSONAL:
+    for kind, _, pattern, real in _PERSONAL:
         text = pattern.sub(partial(_redacted, f"[{kind}]", real), text)
     return text
 
@@ -96,10 +100,33 @@ def _redacted(word: str, real: Callable[[str], bool], found: re.Match[str]) -> s
     return word if real(found.group()) else found.group()
 
 
-_PERSONAL: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
-    ("key", _KEY, _anything),
-    ("e-mail", _EMAIL, _anything),
-    ("card", _CARD, _luhn),
-    ("account", _IBAN, _iban),
-    ("phone", _PHONE, _anything),
+_KEY_HINTS = (
+    "AKIA",
+    "ASIA",
+    "ghp_",
+    "gho_",
+    "ghu_",
+    "ghs_",
+    "ghr_",
+    "github_pat_",
+    "glpat-",
+    "sk-",
+    "sk_",
+    "pk-",
+    "pk_",
+    "rk-",
+    "rk_",
+    "hf_",
+    "xox",
+    "AIza",
+    "PRIVATE KEY",
+    "eyJ",
 )
+_PERSONAL: tuple[tuple[str, tuple[str, ...], re.Pattern[str], Callable[[str], bool]], ...] = (
+    ("key", _KEY_HINTS, _KEY, _anything),
+    ("e-mail", ("@",), _EMAIL, _anything),
+    ("card", tuple("0123456789"), _CARD, _luhn),
+    ("account", tuple("0123456789"), _IBAN, _iban),
+    ("phone", ("+",), _PHONE, _anything),
+)
+"""Kind, strings of which one must be there for the pattern to be worth trying, pattern, and a check of what it finds."""

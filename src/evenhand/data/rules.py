@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from evenhand.data.bias import BiasRule, Naming, annotators_at_odds
 from evenhand.data.items import FIRST_WON, SECOND_WON, TIED, Identity, identities, prompt_text
 from evenhand.data.schema import Judgment, PreferencePair, to_pair
-from evenhand.data.similarity import near_groups
+from evenhand.data.twins import plainness, twin_groups
 
 Dropped = dict[int, str]
 
@@ -25,17 +25,19 @@ Dropped = dict[int, str]
 class CurationRules:
     """Which rules run; their order is fixed: STEPS. Ties are always dropped, since a tie has no winner.
 
-    `near_duplicates` is the Jaccard similarity of six-byte shingles from which two texts count as one, None to keep
-    near duplicates. `annotators_at_odds` says when an annotator's judgments are dropped, None to keep all.
+    `near_duplicates` drops items with the wording of another one; what differs by a number stays.
+    `annotators_at_odds` says when an annotator's judgments are dropped, None to keep all. `majority` keeps what most
+    annotators of an item agree on; without it, all judgments of an item on which they differ are contradictions.
     `ties_outvote` drops an item that more annotators called a tie than preferred its winner. `contradictions` drops
     circles of preferences; items without a majority have no winner and are always dropped. `families` is the
     similarity from which two prompts belong to one family.
     """
 
     exact_duplicates: bool = True
-    near_duplicates: float | None = 0.9
+    near_duplicates: bool = True
     annotators_at_odds: BiasRule | None = field(default_factory=BiasRule)
     ties_outvote: bool = True
+    majority: bool = True
     contradictions: bool = True
     max_prompt_characters: int | None = None
     max_answer_characters: int | None = None
@@ -48,23 +50,22 @@ class CurationRules:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """All judgments in an order that depends on their content only, with their keys and the rules to apply."""
+    """Judgments in a fixed order, with their keys and the rules; where two are alike a rule keeps the one before."""
 
     judgments: tuple[Judgment, ...]
     same: tuple[Identity, ...]
     rules: CurationRules
     named: tuple[Naming, ...]
+    as_read: bool
 
 
-def bench_of(judgments: Sequence[Judgment], rules: CurationRules) -> Bench:
-    """The judgments sorted by content, and the annotators that the rules would name."""
-    keyed = sorted(
-        zip(identities(judgments), judgments, strict=True),
-        key=lambda both: _content_order(*both),
-    )
+def bench_of(judgments: Sequence[Judgment], rules: CurationRules, as_read: bool = False) -> Bench:
+    """The judgments sorted by content, or by row, and the annotators that the rules would name."""
+    keyed = list(zip(identities(judgments), judgments, strict=True))
+    keyed.sort(key=lambda both: (both[1].row, both[1].id) if as_read else _content_order(*both))
     same, ordered = tuple(key for key, _ in keyed), tuple(judgment for _, judgment in keyed)
     rule = rules.annotators_at_odds
-    return Bench(ordered, same, rules, annotators_at_odds(ordered, same, rule) if rule else ())
+    return Bench(ordered, same, rules, annotators_at_odds(ordered, same, rule) if rule else (), as_read)
 
 
 def ties(bench: Bench, alive: Sequence[int]) -> Dropped:
@@ -86,21 +87,27 @@ def exact_duplicates(bench: Bench, alive: Sequence[int]) -> Dropped:
 
 
 def near_duplicates(bench: Bench, alive: Sequence[int]) -> Dropped:
-    """Items whose prompt, winner and loser are nearly those of another item; the item with most judgments is kept.
+    """Items with the wording of another item in prompt, winner and loser.
 
-    An item whose annotators are split evenly has no winner to compare and is left to the rules that follow.
+    The item with most judgments is kept, then the plainest (see `plainness`), or the one read first if the bench is
+    in the order of reading. An item whose annotators are split evenly has no winner to compare and is left alone.
     """
     dropped: Dropped = {}
-    if (threshold := bench.rules.near_duplicates) is None:
+    if not bench.rules.near_duplicates:
         return dropped
-    decided = _decided(bench, alive)
-    alike: dict[tuple[str, str, str], list[bytes]] = defaultdict(list)
-    for key, item in zip(_near_keys(bench, decided, threshold), decided):
-        alike[key].append(item)
-    for items in alike.values():
-        keeper = min(items, key=lambda item: (-len(decided[item]), item))
-        told = f"nearly the same as {bench.judgments[decided[keeper][0]].id}"
-        dropped |= {at: told for item in items if item != keeper for at in decided[item]}
+    decided = list(_decided(bench, alive).values())
+    pairs = [pair_of(bench.judgments[members[0]]) for members in decided]
+    twins: dict[int, list[list[int]]] = defaultdict(list)
+    rank: dict[int, tuple[float, ...]] = {}
+    texts = [(prompt_text(pair.prompt), pair.chosen, pair.rejected) for pair in pairs]
+    plain = [()] * len(texts) if bench.as_read else plainness(texts)
+    for group, members, told in zip(twin_groups(texts), decided, plain):
+        rank[min(members)] = (-len(members), *told, min(members))
+        twins[group].append(members)
+    for items in twins.values():
+        keeper = min(items, key=lambda members: rank[min(members)])
+        words = f"nearly the same as {bench.judgments[keeper[0]].id}"
+        dropped |= {at: words for members in items if members is not keeper for at in members}
     return dropped
 
 
@@ -118,7 +125,8 @@ def outvoted(bench: Bench, alive: Sequence[int]) -> Dropped:
     tied = Counter(key.item for key in bench.same if key.label == TIED) if bench.rules.ties_outvote else Counter()
     for item, members in _by_item(bench, alive).items():
         votes = Counter(bench.same[at].label for at in members)
-        if votes[FIRST_WON] == votes[SECOND_WON]:
+        split = min(votes[FIRST_WON], votes[SECOND_WON]) > 0
+        if votes[FIRST_WON] == votes[SECOND_WON] or (split and not bench.rules.majority):
             continue
         winner = max(votes, key=lambda label: votes[label])
         beaten = members if tied[item] > votes[winner] else [at for at in members if bench.same[at].label != winner]
@@ -128,11 +136,11 @@ def outvoted(bench: Bench, alive: Sequence[int]) -> Dropped:
 
 
 def contradictions(bench: Bench, alive: Sequence[int]) -> Dropped:
-    """Items without a majority, and all judgments on a circle of preferences such as A over B over C over A."""
+    """Items on which both answers still have votes, and circles of preferences such as A over B over C over A."""
     dropped: Dropped = {}
     for members in _by_item(bench, alive).values():
         votes = Counter(bench.same[at].label for at in members)
-        if votes[FIRST_WON] == votes[SECOND_WON]:
+        if votes[FIRST_WON] and votes[SECOND_WON]:
             dropped |= dict.fromkeys(members, f"{votes[FIRST_WON]} to {votes[SECOND_WON]} on the same two answers")
     if not bench.rules.contradictions:
         return dropped
@@ -179,8 +187,9 @@ def pair_of(judgment: Judgment) -> PreferencePair:
     return pair
 
 
-def _content_order(key: Identity, judgment: Judgment) -> tuple[bytes, int, str, str, str, int]:
-    return key.item, key.label, judgment.annotator or "", judgment.time or "", judgment.id, judgment.row
+def _content_order(key: Identity, judgment: Judgment) -> tuple[bytes, int, str, int, str]:
+    """Row and id only order judgments that say the same, so that the pairs depend on content alone."""
+    return key.item, key.label, judgment.annotator or "", judgment.row, judgment.id
 
 
 def _by_item(bench: Bench, alive: Sequence[int]) -> Mapping[bytes, list[int]]:
@@ -199,18 +208,6 @@ def _decided(bench: Bench, alive: Sequence[int]) -> dict[bytes, list[int]]:
             winner = FIRST_WON if 2 * for_first > len(members) else SECOND_WON
             found[item] = sorted(members, key=lambda at: bench.same[at].label != winner)
     return found
-
-
-def _near_keys(bench: Bench, decided: Mapping[bytes, list[int]], threshold: float) -> list[tuple[str, str, str]]:
-    """For each item the groups of its prompt, winner and loser, the three compared as texts of their own kind."""
-    pairs = [pair_of(bench.judgments[members[0]]) for members in decided.values()]
-    prompts = near_groups([prompt_text(pair.prompt) for pair in pairs], threshold)
-    answers = near_groups([pair.chosen for pair in pairs] + [pair.rejected for pair in pairs], threshold)
-    keys = zip(prompts, answers[: len(pairs)], answers[len(pairs) :])
-    return [
-        key if key[1] != key[2] else (key[0], bench.same[members[0]].winner.hex(), bench.same[members[0]].loser.hex())
-        for key, members in zip(keys, decided.values())
-    ]
 
 
 def _on_circles(bench: Bench, alive: Sequence[int]) -> list[int]:

@@ -6,6 +6,7 @@ Shapes: N distinct folded texts, W shingles, H hashes in a signature, E candidat
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,24 @@ def near_groups(texts: Sequence[str], threshold: float) -> list[str]:
     name = {top: hashlib.sha256(contents[top]).hexdigest()[:16] for top in set(root)}
     label = {text: name[top] for text, top in zip(distinct, root)}
     return [label[text] for text in folded]
+
+
+def near_candidates(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, int]]:
+    """Pairs of places whose texts' estimated similarity is near `threshold` or over it; nothing is confirmed.
+
+    Texts that are equal come as a chain. The pairs grow linearly with the texts, as in `near_groups`, and depend on
+    the texts' order only through the places that name them.
+    """
+    places: dict[str, list[int]] = {}
+    for at, text in enumerate(texts):
+        places.setdefault(text, []).append(at)
+    distinct = sorted(places)
+    for equal in places.values():
+        yield from pairwise(equal)
+    contents = [text.encode("utf-8", "surrogatepass") for text in distinct]
+    if len(contents) > 1:
+        for one, other in _candidates(_signatures(contents), threshold):
+            yield places[distinct[one]][0], places[distinct[other]][0]
 
 
 def _linked(contents: Sequence[bytes], threshold: float) -> list[int]:
