@@ -42,7 +42,7 @@ def harbor(seed: int, flaws: Flaws = USUAL, judgments: int = 2400) -> Harbor:
     crew = draw_crew(flaws, rng)
     exact, near = round(flaws.exact_duplicates * judgments), round(flaws.near_duplicates * judgments)
     drafts = _judged(judgments - exact - near, flaws, crew, rng)
-    drafts = _with_contradictions(drafts, round(flaws.contradictions * judgments), crew, rng)
+    drafts = _with_contradictions(drafts, round(flaws.contradictions * judgments), rng)
     drafts = _with_malformed(drafts, round(flaws.malformed * judgments), rng)
     drafts = _with_duplicates(drafts, (exact, near), crew, rng)
     return _finished(drafts, crew, rng)
@@ -99,17 +99,15 @@ def _drafted(item: Item, row: dict[str, str], planted: Planted, rng: random.Rand
     return Draft(item, row, planted, line_of(row))
 
 
-def _with_contradictions(drafts: list[Draft], wanted: int, crew: Crew, rng: random.Random) -> list[Draft]:
-    """Class what honest annotators contradict each other on; top up to `wanted` rows by judging items twice."""
+def _with_contradictions(drafts: list[Draft], wanted: int, rng: random.Random) -> list[Draft]:
+    """Class what honest annotators contradict each other on; top up to `wanted` rows by judging items again."""
     drafts = _contradictions_marked(drafts)
     have = sum(draft.planted == "contradiction" for draft in drafts)
-    free = _clean_singles(drafts, max(0, wanted - have + 1), rng)
+    free = _clean_singles(drafts, wanted - have + 1 if have < wanted else 0, rng)
     while have < wanted:
         kept, replaced = free.pop(), free.pop()
         row = drafts[kept].row
-        name = rng.choice((row["annotator"], rng.choice(crew.honest)))
-        flipped = {**row, "annotator": name, "verdict": "b" if row["verdict"] == "a" else "a"}
-        flipped["shown_first"] = rng.choice("ab")
+        flipped = {**row, "verdict": "b" if row["verdict"] == "a" else "a", "shown_first": rng.choice("ab")}
         drafts[replaced] = _drafted(drafts[kept].item, flipped, "contradiction", rng)
         drafts[kept] = replace(drafts[kept], planted="contradiction")
         have += 2

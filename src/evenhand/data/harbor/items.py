@@ -12,16 +12,16 @@ from evenhand.data.schema import Side, Verdict
 # another customer's ticket: as long as the right one, and wrong. Clearly shorter winners, clearly longer winners and
 # pairs of like length are balanced, so that neither "the shorter" nor "the longer" is a rule that works.
 KINDS: dict[tuple[str, str], float] = {
-    ("brief", "padded"): 0.085,
-    ("full", "padded"): 0.04,
-    ("brief", "stray"): 0.105,
-    ("brief", "curt"): 0.08,
+    ("brief", "padded"): 0.08,
+    ("full", "padded"): 0.035,
+    ("brief", "stray"): 0.1,
+    ("brief", "curt"): 0.075,
     ("full", "curt"): 0.06,
     ("full", "stray_brief"): 0.05,
-    ("brief", "stray_brief"): 0.22,
+    ("brief", "stray_brief"): 0.23,
     ("full", "stray"): 0.14,
-    ("brief", "mixed_brief"): 0.11,
-    ("full", "mixed_full"): 0.11,
+    ("brief", "mixed_brief"): 0.115,
+    ("full", "mixed_full"): 0.115,
 }
 EVEN = ("brief", "full")
 
