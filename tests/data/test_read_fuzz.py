@@ -85,13 +85,15 @@ def test_any_records(tmp_path: Path, rows: list[list[str]], end: bytes) -> None:
 
 
 @given(
-    items=st.lists(st.recursive(leaf, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner))),
+    items=st.lists(
+        st.recursive(leaf, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner), max_leaves=8)
+    ),
     size=st.integers(1, 9),
     indent=st.none() | st.integers(0, 2),
 )
 def test_array_is_cut_where_a_parser_would_cut_it(items: list[Any], size: int, indent: int | None) -> None:
     text = json.dumps(items, indent=indent).encode()
-    cutter = ArrayCutter()
+    cutter = ArrayCutter("rows")
     pieces = [piece for at in range(0, len(text), size) for piece in cutter.cut(text[at : at + size])]
     assert cutter.closed
     assert [json.dumps(json.loads(piece.content)) for piece in pieces] == [json.dumps(item) for item in items]

@@ -135,13 +135,33 @@ def test_refused_element(tmp_path: Path, reason: str, good: dict[str, Any], bad:
     assert words in refusal.detail
 
 
-@pytest.mark.parametrize("opened", ["[1, 2", DEEP])
-def test_open_bracket_of_an_array(tmp_path: Path, opened: str) -> None:
+def test_open_bracket_of_an_array_swallows_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
-    path.write_text(f"[{json.dumps(GOOD)},\n{opened},\n{json.dumps(GOOD)}]")
+    path.write_text(f"[{json.dumps(GOOD)},\n[1, 2,\n{json.dumps(GOOD)}]")
     refusal = refuse(path)
-    assert (refusal.line, refusal.row) == (2, 1)
-    assert refusal.reason == ("malformed_json" if opened == DEEP else "not_an_object")
+    assert (refusal.line, refusal.row, refusal.reason) == (2, 1, "not_an_object")
+    path.write_text(f"[{json.dumps(GOOD)},\n{DEEP},\n{json.dumps(GOOD)}]")
+    with pytest.raises(DataError, match="nested more than 10000 deep from line 1 on"):
+        read_judgments(path)
+
+
+def test_junk_of_any_size_stops_after_a_hundred_thousand_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(line_of(GOOD) + b"\n" + b"0\n" * 150_000)
+    with pytest.raises(DataError, match=r"of the first 100000 rows 99999 cannot be used.*not_an_object 99999"):
+        read_judgments(path)
+
+
+def test_stacked_marks_are_compared_as_they_are(tmp_path: Path) -> None:
+    # Sorting 80,000 marks takes minutes, so this test ends in time only if they are not sorted.
+    path = tmp_path / "rows.jsonl"
+    one, other = "\u0301\u0323", "\u0323\u0301"
+    pairs = [("a" + one * count, "a" + other * count) for count in (1, 15, 16, 40_000)]
+    path.write_bytes(
+        b"\n".join(line_of({**GOOD, "chosen": chosen, "rejected": rejected}) for chosen, rejected in pairs)
+    )
+    reading = read_judgments(path)
+    assert [(r.row, r.reason) for r in reading.refusals] == [(n, "identical_answers_normalised") for n in (0, 1)]
 
 
 def test_implicit_prompts_must_share_all_but_the_last_turn(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from evenhand.data.conversation import Prompt
 from evenhand.data.fields import Fields, label
@@ -79,14 +80,27 @@ def same_but_for_form(left: str, right: str) -> bool:
     (True, False)
     """
     first_left, first_right = (text.split(maxsplit=FIRST_WORDS)[:FIRST_WORDS] for text in (left, right))
-    if folded(first_left) != folded(first_right):
+    if first_left != first_right and " ".join((*first_left, *first_right)).isascii():
         return False
-    return folded(left.split()) == folded(right.split())
+    return folded(left) == folded(right)
 
 
-def folded(words: list[str]) -> str:
-    """The words in Unicode form NFC with one space between them."""
-    return unicodedata.normalize("NFC", " ".join(words))
+def folded(text: str) -> str:
+    """The text in Unicode form NFC with one space between its words.
+
+    Sorting a stack of n marks takes n * n steps, so stacks beyond Unicode's stream-safe limit of 30 stay as they are.
+    """
+    spaced = " ".join(text.split())
+    if spaced.isascii() or stacked_marks().search(spaced):
+        return spaced
+    return unicodedata.normalize("NFC", spaced)
+
+
+@cache
+def stacked_marks() -> re.Pattern[str]:
+    """Matches 31 combining marks in a row."""
+    marks = (chr(code) for code in range(0x300, 0x1F000) if unicodedata.combining(chr(code)))
+    return re.compile(f"[{''.join(marks)}]{{31}}")
 
 
 def settle(fields: Fields, claims: Claims) -> Settled:

@@ -13,6 +13,8 @@ from evenhand.errors import DataError
 STRUCTURE = re.compile(rb'["\[\]{},]')
 # Ends at the closing quote, at the end, or at a backslash that is the last byte.
 IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+# Rows are a few levels deep; the parser gives up at about a thousand.
+MAX_DEPTH = 10_000
 QUOTE = ord('"')
 
 
@@ -24,6 +26,7 @@ class ArrayCutter:
     is all that the element has, `parts` what of it is kept.
     """
 
+    name: str
     depth: int = 0
     line: int = 1
     begin: int | None = None
@@ -42,6 +45,11 @@ class ArrayCutter:
                 if self.depth == 1:
                     self.line += chunk[start:position].count(b"\n")
                     start = position
+                if self.depth > MAX_DEPTH:
+                    raise DataError(
+                        f"{self.name}: brackets are nested more than {MAX_DEPTH} deep from line {self.begin or self.line} "
+                        "on, so the end of that row cannot be found; write one object a line in a .jsonl file."
+                    )
                 continue
             self.depth -= mark in b"]}"
             self.closed = self.depth == 0
@@ -99,7 +107,7 @@ def array_rows(path: Path, name: str, notes: Notes) -> Iterator[Row]:
 
 def array_pieces(file: BinaryIO, name: str, notes: Notes) -> Iterator[Piece]:
     """The elements as bytes; an array that never ends leaves a torn last element."""
-    cutter = ArrayCutter()
+    cutter = ArrayCutter(name)
     first = True
     while chunk := file.read(CHUNK_BYTES):
         if first and chunk.startswith(BYTE_ORDER_MARK):

@@ -18,6 +18,7 @@ from evenhand.data.sources import source_rows
 from evenhand.errors import DataError
 
 ROWS_LOOKED_AT = 100
+HOPELESS_ROWS = 100_000
 
 NOTES = {
     "blank_line": "blank lines skipped: {n}",
@@ -92,7 +93,8 @@ def read_judgments(source: str | Path, kind: str | None = None) -> Reading:
     """Read a file, a folder of parts, a `datasets` folder or a hub id; the kind of row is recognised or forced.
 
     A row that cannot be used becomes a Refusal and never stops the reading. Raises DataError if the source cannot be
-    read as a whole, its rows are of no known kind, one id names two different rows, or no row can be used.
+    read as a whole, its rows are of no known kind, one id names two different rows, or no row can be used
+    (of 100,000 or more: not one in a thousand).
     """
     forced = None if kind is None else kind_named(kind)
     notes: Counter[str] = Counter()
@@ -101,6 +103,8 @@ def read_judgments(source: str | Path, kind: str | None = None) -> Reading:
     intake = Intake(forced or kind_of(first, str(source)), notes)
     for row in chain(first, rows):
         intake.take(row)
+        if intake.rows % HOPELESS_ROWS == 0:
+            refuse_hopeless(intake, str(source))
     reading = Reading(
         source=str(source),
         kind=intake.kind.name,
@@ -113,6 +117,16 @@ def read_judgments(source: str | Path, kind: str | None = None) -> Reading:
         raise DataError(nothing_usable(reading))
     totals(reading)
     return reading
+
+
+def refuse_hopeless(intake: Intake, source: str) -> None:
+    """Raises DataError if not one row in a thousand could be used, so that junk of any size costs little."""
+    if 1000 * len(intake.judgments) < intake.rows:
+        reasons = Counter(refusal.reason for refusal in intake.refusals)
+        raise DataError(
+            f"{source}: of the first {intake.rows} rows {len(intake.refusals)} cannot be used as {intake.kind.name}"
+            f"{counted(reasons)}; this is no preference data, or another kind must be forced."
+        )
 
 
 def kind_of(rows: Sequence[Row], source: str) -> Kind:

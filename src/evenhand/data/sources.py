@@ -120,7 +120,7 @@ def head_of(path: Path) -> bytes:
             raise DataError(f"{path}: the file is packed ({what}), which may unpack to any size; unpack it first.")
     if head.startswith(UTF16_MARKS):
         raise DataError(f"{path}: the file is UTF-16; save it as UTF-8.")
-    if not head.removeprefix(BYTE_ORDER_MARK).strip():
+    if len(head) < HEAD_BYTES and not head.removeprefix(BYTE_ORDER_MARK).strip():
         raise DataError(f"{path}: the file is empty; there is no row to read.")
     return head
 
