@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from sys import intern
 
 from rapidfuzz.distance import OSA, LCSseq
 
@@ -26,10 +27,12 @@ Words = Sequence[str]
 def words_of(text: str) -> tuple[str, ...]:
     """The words and numbers of a text in lower case, apostrophes left out, all other signs taken as spaces.
 
+    Equal words are one object, so that the words of many texts take eight bytes each.
+
     >>> words_of("I'm LATE: order 19.99!")
     ('im', 'late', 'order', '19', '99')
     """
-    return tuple(_WORD.findall(_APOSTROPHE.sub("", text.casefold())))
+    return tuple(map(intern, _WORD.findall(_APOSTROPHE.sub("", text.casefold()))))
 
 
 def digits_of(text: str) -> str:
