@@ -3,9 +3,13 @@
 import json
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from evenhand.data.contest import same_but_for_form
 from evenhand.data.ledger import totals
 from evenhand.data.read import describe, read_judgments
 from evenhand.data.reasons import REASONS
@@ -162,6 +166,18 @@ def test_stacked_marks_are_compared_as_they_are(tmp_path: Path) -> None:
     )
     reading = read_judgments(path)
     assert [(r.row, r.reason) for r in reading.refusals] == [(n, "identical_answers_normalised") for n in (0, 1)]
+
+
+@given(words=st.lists(st.text(min_size=1, max_size=12), max_size=12), gap=st.sampled_from([" ", "\n\n", " \u2003"]))
+def test_texts_that_differ_only_in_form_are_found(words: list[str], gap: str) -> None:
+    for form in ("NFC", "NFD"):
+        assert same_but_for_form(" ".join(words), normalize(form, gap.join([*words, ""])))
+    assert not same_but_for_form(" ".join(words), " ".join([*words, "more"]))
+
+
+def test_long_first_words_in_two_forms_are_the_same() -> None:
+    # 30 characters a word composed, 60 decomposed: on either side of what is compared first.
+    assert same_but_for_form(" ".join(["é" * 30] * 8), " ".join(["e\u0301" * 30] * 8))
 
 
 def test_implicit_prompts_must_share_all_but_the_last_turn(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from evenhand.data.schema import Judgment, Side, Verdict
 
 MAX_TEXT_BYTES = 1 << 20
 FIRST_WORDS = 8
+FIRST_WORDS_CHARACTERS = 256
 INVISIBLE = re.compile("[\u0080-\u009f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 
 
@@ -79,10 +80,16 @@ def same_but_for_form(left: str, right: str) -> bool:
     >>> same_but_for_form("one  two\\n", "one two"), same_but_for_form("one two", "onetwo")
     (True, False)
     """
-    first_left, first_right = (text.split(maxsplit=FIRST_WORDS)[:FIRST_WORDS] for text in (left, right))
-    if first_left != first_right and " ".join((*first_left, *first_right)).isascii():
+    first_left, first_right = first_words(left), first_words(right)
+    if first_left is not None and first_right is not None and first_left != first_right:
         return False
     return folded(left) == folded(right)
+
+
+def first_words(text: str) -> str | None:
+    """The first words, normalised as `folded` does; None where they are too long for that to be cheap."""
+    words = " ".join(text.split(maxsplit=FIRST_WORDS)[:FIRST_WORDS])
+    return unicodedata.normalize("NFC", words) if len(words) < FIRST_WORDS_CHARACTERS else None
 
 
 def folded(text: str) -> str:
@@ -98,9 +105,12 @@ def folded(text: str) -> str:
 
 @cache
 def stacked_marks() -> re.Pattern[str]:
-    """Matches 31 combining marks in a row."""
-    marks = (chr(code) for code in range(0x300, 0x1F000) if unicodedata.combining(chr(code)))
-    return re.compile(f"[{''.join(marks)}]{{31}}")
+    """Matches 31 combining marks in a row, or as many characters of the rare scripts beyond U+10000.
+
+    One range for all of those, because their marks one by one would make the search ten times slower.
+    """
+    marks = (chr(code) for code in range(0x300, 0x10000) if unicodedata.combining(chr(code)))
+    return re.compile(f"[{''.join(marks)}\U00010000-\U0001efff]{{31}}")
 
 
 def settle(fields: Fields, claims: Claims) -> Settled:
