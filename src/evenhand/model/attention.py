@@ -17,6 +17,7 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 from evenhand.errors import ModelError
+from evenhand.model.flash import flash_forest
 from evenhand.model.pack import Forest
 
 NAME = "forest"
@@ -49,16 +50,10 @@ def forest_attention(
     window, cap = sliding_window(module, options), options.get("softcap")
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and cap is None:
         return varlen_forest(query, key, value, forest, scaling, window, varlen_attn)[None], None
-    out = torch.empty_like(query) if not torch.is_grad_enabled() else None
-    parts = []
-    for run in forest.runs:
-        part = _run_attention(query, key, value, forest, run, (scaling, window, cap))
-        if out is None:
-            parts.append(part)
-        else:
-            out[:, :, run[0] : run[1]] = part
-    result = torch.cat(parts, dim=2) if out is None else out
-    return result.transpose(1, 2), None
+    if query.device.type == "cpu" and cap is None and (window is None or window >= forest.longest_key):
+        return flash_forest(query, key, value, forest, scaling).transpose(1, 2), None
+    parts = [_run_attention(query, key, value, forest, run, (scaling, window, cap)) for run in forest.runs]
+    return torch.cat(parts, dim=2).transpose(1, 2), None
 
 
 def varlen_forest(

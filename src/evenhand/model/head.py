@@ -49,10 +49,13 @@ class _TokenLogProbs(torch.autograd.Function):
         for part in _chunks(len(hidden_Nd), chunk):
             logits_CV = _logits(hidden_Nd[part], weight_Vd, bias_V, form)
             target_C1 = target_N[part, None]
-            normaliser_N[part] = torch.logsumexp(logits_CV, -1)
-            log_probs_N[part] = logits_CV.gather(1, target_C1)[:, 0] - normaliser_N[part]
+            goal_C = logits_CV.gather(1, target_C1)[:, 0]
+            bend_CV = _bend(logits_CV, form) if early else None
+            weights_CV, normaliser_N[part] = _exponentials(logits_CV)
+            log_probs_N[part] = goal_C - normaliser_N[part]
             if gradient_Nd is not None:
-                slope_CV = _slope(logits_CV, normaliser_N[part], target_C1, form)
+                weights_CV.div_(-weights_CV.sum(1, keepdim=True))
+                slope_CV = _slope(weights_CV, bend_CV, target_C1, form)
                 torch.mm(slope_CV.to(hidden_Nd.dtype), weight_Vd, out=gradient_Nd[part])
         ctx.form, ctx.chunk, ctx.early = form, chunk, early
         ctx.save_for_backward(*((gradient_Nd,) if early else (hidden_Nd, weight_Vd, bias_V, target_N, normaliser_N)))
@@ -70,8 +73,9 @@ class _TokenLogProbs(torch.autograd.Function):
         bias_grad_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=torch.float32)
         for part in _chunks(len(hidden_Nd), ctx.chunk):
             logits_CV = _logits(hidden_Nd[part], weight_Vd, bias_V, ctx.form)
-            slope_CV = _slope(logits_CV, normaliser_N[part], target_N[part, None], ctx.form)
-            slope_CV = slope_CV.mul_(upstream_N[part, None])
+            bend_CV = _bend(logits_CV, ctx.form)
+            weights_CV = logits_CV.sub_(normaliser_N[part, None]).exp_().neg_()
+            slope_CV = _slope(weights_CV, bend_CV, target_N[part, None], ctx.form).mul_(upstream_N[part, None])
             if bias_grad_V is not None:
                 bias_grad_V += slope_CV.sum(0)
             slope_CV = slope_CV.to(hidden_Nd.dtype)
@@ -98,11 +102,21 @@ def _logits(hidden_Cd: Tensor, weight_Vd: Tensor, bias_V: Tensor | None, form: L
     return logits_CV
 
 
-def _slope(logits_CV: Tensor, normaliser_C: Tensor, target_C1: Tensor, form: LogitForm) -> Tensor:
-    """d log p(target) / d raw logits; overwrites `logits_CV`."""
-    bend_CV = None if form.cap is None else 1 - (logits_CV / form.cap) ** 2
-    slope_CV = logits_CV.sub_(normaliser_C[:, None]).exp_().neg_()
-    slope_CV.scatter_add_(1, target_C1, torch.ones_like(target_C1, dtype=slope_CV.dtype))
+def _exponentials(logits_CV: Tensor) -> tuple[Tensor, Tensor]:
+    """exp(logit - largest) in place of the logits, and log sum exp of them; one pass of exponentials serves both."""
+    largest_C1 = logits_CV.amax(1, keepdim=True)
+    weights_CV = logits_CV.sub_(largest_C1).exp_()
+    return weights_CV, weights_CV.sum(1).log_().add_(largest_C1[:, 0])
+
+
+def _bend(logits_CV: Tensor, form: LogitForm) -> Tensor | None:
+    """The derivative of the soft cap, None without one."""
+    return None if form.cap is None else 1 - (logits_CV / form.cap) ** 2
+
+
+def _slope(negative_CV: Tensor, bend_CV: Tensor | None, target_C1: Tensor, form: LogitForm) -> Tensor:
+    """d log p(target) / d raw logits, made in place of the negative probabilities."""
+    negative_CV.scatter_add_(1, target_C1, torch.ones_like(target_C1, dtype=negative_CV.dtype))
     if bend_CV is not None:
-        slope_CV = slope_CV.mul_(bend_CV)
-    return slope_CV.mul_(form.scale) if form.scale != 1.0 else slope_CV
+        negative_CV.mul_(bend_CV)
+    return negative_CV.mul_(form.scale) if form.scale != 1.0 else negative_CV
