@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.data.audit import audit
+from evenhand.data.checks import AuditOptions
 from evenhand.data.curate import curate
 from evenhand.data.read import describe, read_judgments
 from evenhand.data.rules import CurationRules
@@ -31,4 +32,4 @@ def prepare(
     say(f"split by prompt family: {len(parts.train)} pairs to train on, {len(parts.validation)} held out")
     path = Path(data)
     sources = (Source(path.name, sha256_file(path), reading.kind, reading.rows_in),) if path.is_file() else ()
-    return write_snapshot(folder, parts, curation, audit(reading), Parents(sources))
+    return write_snapshot(folder, parts, curation, audit(reading, AuditOptions(rules=rules)), Parents(sources))
