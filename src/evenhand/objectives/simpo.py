@@ -1,5 +1,6 @@
 """SimPO (Meng, Xia, Chen 2024, arXiv 2405.14734): length-normalised rewards, a target margin, no reference model."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -32,18 +33,20 @@ class SimPO:
     sft_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.beta > 0:
+        if not 0 < self.beta < math.inf:
             raise RecipeError(
                 f"`objective.beta` is {self.beta}; SimPO needs a beta above 0, published ones are 2 to 10."
             )
+        if not math.isfinite(self.margin):
+            raise RecipeError(f"`objective.margin` is {self.margin}; it must be a number, published ones are 0.1 to 0.8.")
         if not 0 <= self.label_smoothing < 0.5:
             raise RecipeError(
                 f"`objective.label_smoothing` is {self.label_smoothing}; it must be at least 0 and below 0.5."
             )
         if self.hinge and self.label_smoothing:
             raise RecipeError("`objective.hinge` has no label smoothing; set one of the two.")
-        if self.sft_weight < 0:
-            raise RecipeError(f"`objective.sft_weight` is {self.sft_weight}; it must not be negative.")
+        if not 0 <= self.sft_weight < math.inf:
+            raise RecipeError(f"`objective.sft_weight` is {self.sft_weight}; it must be a number of at least 0.")
 
     @classmethod
     def from_paper(cls, beta: float, gamma: float) -> "SimPO":
@@ -52,7 +55,7 @@ class SimPO:
         >>> SimPO.from_paper(beta=2.5, gamma=1.375).margin
         0.55
         """
-        return cls(beta=beta, margin=gamma / beta)
+        return cls(beta=beta, margin=gamma / beta if beta else math.nan)
 
     @property
     def paper_gamma(self) -> float:
