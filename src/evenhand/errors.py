@@ -29,6 +29,10 @@ class TemplateError(ModelError):
     """A chat template that cannot render a conversation in the way scoring needs."""
 
 
+class NoRoomError(UserError):
+    """The disk has no room for what a run needs to keep; nothing was started."""
+
+
 class GuardError(EvenhandError):
     """A guard stopped the run; the last checkpoint is good."""
 

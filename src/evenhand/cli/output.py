@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from evenhand.figure import figure
+
 _PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
 
 
@@ -61,11 +63,8 @@ class Output:
         self._line(line, now, done >= steps or "validation" in record)
         validation = record.get("validation")
         if validation:
-            accuracy = validation["pairwise_accuracy"]
-            self.say(
-                f"validation after step {done}: loss {validation['loss']:.4f}, pairwise accuracy {accuracy['value']:.3f} "
-                f"[{accuracy['low']:.3f}, {accuracy['high']:.3f}] n={accuracy['n']}"
-            )
+            accuracy = figure(validation["pairwise_accuracy"]).words()
+            self.say(f"validation after step {done}: loss {validation['loss']:.4f}, pairwise accuracy {accuracy}")
 
     def _line(self, text: str, now: float, last: bool) -> None:
         if self.quiet:

@@ -14,14 +14,13 @@ from evenhand.data.schema import Message
 from evenhand.errors import DataError
 from evenhand.evaluation.interval import Sample, family_codes, median, share, student_mean
 from evenhand.figure import Figure
+from evenhand.model.forward import serving
 from evenhand.model.template import ChatTemplate
 
 Conversation = tuple[Message, ...]
 Report = Callable[[int, int], None]
 
 MAX_NEW_TOKENS = 256
-_SERVING_ATTENTION = "sdpa"
-_FOREST_ATTENTION = "forest"
 _GRAM = 4
 
 
@@ -203,22 +202,14 @@ def _as_served(model: PreTrainedModel, config: GenerationConfig) -> Iterator[fro
     """The model in evaluation mode, with a server's attention and `config` alone; as before on leaving."""
     holders = [model, *([model.get_base_model()] if hasattr(model, "get_base_model") else [])]
     own_configs = [getattr(holder, "generation_config", None) for holder in holders]
-    modes = [(module, module.training) for module in model.modules()]
-    forest = model.config._attn_implementation == _FOREST_ATTENTION
-    try:
-        model.eval()
-        if forest:
-            model.set_attn_implementation(_SERVING_ATTENTION)
-        for holder in holders:
-            holder.generation_config = config
-        yield frozenset(config.eos_token_id or ())
-    finally:
-        for holder, own in zip(holders, own_configs):
-            holder.generation_config = own
-        if forest:
-            model.set_attn_implementation(_FOREST_ATTENTION)
-        for module, training in modes:
-            module.training = training
+    with serving(model):
+        try:
+            for holder in holders:
+                holder.generation_config = config
+            yield frozenset(config.eos_token_id or ())
+        finally:
+            for holder, own in zip(holders, own_configs):
+                holder.generation_config = own
 
 
 def _continue(model: PreTrainedModel, prompts: list[list[int]]) -> list[list[int]]:

@@ -27,6 +27,7 @@ from evenhand.model.modes import form_fingerprint, prompt_encoder
 from evenhand.model.score import score_pairs
 from evenhand.model.scores import PairScores, ScoredPairs
 from evenhand.objectives.simpo import SimPO
+from evenhand.training.checkpoint import require_room
 from evenhand.training.journal import read_journal
 from evenhand.training.loop import Hooks, Outcome, Validation
 from evenhand.training.material import Material, encode_texts, read_texts
@@ -79,6 +80,7 @@ def align(recipe: Recipe, folder: Path, tell: Telling) -> Path:
     policy = _policy(recipe, source)
     if policy.padded_because:
         tell.say(f"running on padded rows, since {policy.padded_because}")
+    require_room(folder, sum(weight.numel() for weight in policy.parameters() if weight.requires_grad))
     _open_folder(folder, recipe, material, identity)
     bench = Bench(recipe, tokenizer, material, policy, folder, identity, tell)
     before = _evaluated(bench, 0, None) if material.validation else None

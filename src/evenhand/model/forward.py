@@ -28,7 +28,7 @@ class Policy(nn.Module):
         super().__init__()
         self.model = model
         self.chunk = chunk
-        self.plain_attention = causal(model).config._attn_implementation
+        self.plain_attention = plain_attention(causal(model))
         self.padded_because = why_padded(self)
 
     def release(self) -> None:
@@ -55,16 +55,30 @@ class Policy(nn.Module):
 @contextmanager
 def serving(model: PreTrainedModel | PeftModel) -> Iterator[PreTrainedModel | PeftModel]:
     """The model ready to generate: plain attention, eval mode; what it was before comes back at the end."""
-    inner, training = causal(model), model.training
+    inner = causal(model)
     before = inner.config._attn_implementation
-    if before == attention.NAME:
-        use_attention(inner, "sdpa" if inner._supports_sdpa else "eager")
+    modes = [(module, module.training) for module in model.modules()]
+    use_attention(inner, plain_attention(inner))
     model.eval()
     try:
         yield model
     finally:
         use_attention(inner, before)
-        model.train(training)
+        for module, training in modes:
+            module.training = training
+
+
+def plain_attention(model: PreTrainedModel) -> str:
+    """The attention to use where no forest is: the one the model came with, if it keeps to the architecture.
+
+    Only eager attention honours a soft cap on attention logits.
+    """
+    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None:
+        return "eager"
+    own = str(model.config._attn_implementation)
+    if own != attention.NAME:
+        return own
+    return "sdpa" if model._supports_sdpa else "eager"
 
 
 def use_attention(model: PreTrainedModel, name: str) -> None:

@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from evenhand.errors import StorageError
+from evenhand.errors import NoRoomError
 from evenhand.files import existing_parent, sha256_file, storage_error, sync_directory, write_json
 
 MANIFEST = "manifest.json"
+# An fp32 master and the two moments of AdamW.
+BYTES_PER_WEIGHT = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +93,12 @@ def drop_old(root: Path, keep: int, best_step: int | None) -> None:
             shutil.rmtree(folder)
 
 
-def require_room(folder: Path, checkpoint_bytes: int) -> None:
-    """Raise StorageError where two checkpoints would not fit."""
-    parent = existing_parent(folder)
-    free, needed = shutil.disk_usage(parent).free, 2 * checkpoint_bytes
+def require_room(root: Path, trained_weights: int) -> None:
+    """Raise NoRoomError where two checkpoints of that many weights would not fit beside what is there."""
+    parent = existing_parent(root)
+    free, needed = shutil.disk_usage(parent).free, 2 * trained_weights * BYTES_PER_WEIGHT
     if free < needed:
-        raise StorageError(
+        raise NoRoomError(
             f"{parent} has {free} bytes free and two checkpoints need {needed}; free some space or choose another --out."
         )
 

@@ -110,7 +110,7 @@ def run_loop(policy: Policy, job: Job, hooks: Hooks, accelerator: Accelerator) -
     """
     settings, root = job.settings, job.folder / "checkpoints"
     optimizer = MasterAdamW(policy, settings.weight_decay)
-    require_room(root, 3 * sum(master.nbytes for master in optimizer.masters))
+    require_room(root, sum(master.numel() for master in optimizer.masters))
     progress = _resume(policy, optimizer, job)
     schedule = Schedule(settings.schedule, settings.learning_rate, settings.warmup, job.plan.steps)
     budget = budget_for(settings, policy.device)
