@@ -105,7 +105,9 @@ def test_with_smoothing_a_gap_can_be_too_wide() -> None:
 @pytest.mark.parametrize("gap", [-1e6, 1e6])
 def test_extreme_gaps_stay_finite(objective: SimPO, gap: float) -> None:
     for dtype in (torch.float32, torch.float64):
-        policy = PairScores(*(torch.tensor([x], dtype=dtype, requires_grad=True) for x in (gap, 0.0)), *[torch.ones(1)] * 2)
+        policy = PairScores(
+            *(torch.tensor([x], dtype=dtype, requires_grad=True) for x in (gap, 0.0)), *[torch.ones(1)] * 2
+        )
         assert torch.isfinite(objective(policy)).all()
         assert all(torch.isfinite(gradient).all() for gradient in gradient_of(objective, policy))
 

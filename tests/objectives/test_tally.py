@@ -1,6 +1,7 @@
 """A tally is the mean over everything counted, however it was cut."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ numbers = st.lists(st.floats(-1e6, 1e6, allow_nan=False), min_size=1, max_size=4
 def test_a_mean_does_not_depend_on_how_its_values_were_cut(values: list[float], cuts: list[int]) -> None:
     borders = [0, *sorted(min(cut, len(values)) for cut in cuts), len(values)]
     total = Tally.of(torch.tensor([]))
-    for start, end in zip(borders, borders[1:]):
+    for start, end in pairwise(borders):
         total = total + Tally.of(torch.tensor(values[start:end], dtype=torch.float64))
     assert total.weight.item() == len(values)
     assert math.isclose(total.mean(), math.fsum(values) / len(values), rel_tol=1e-9, abs_tol=1e-6)

@@ -17,6 +17,7 @@ Conversation = tuple[Message, ...]
 # Planes 15 and 16 of Unicode are for private use: no template and no real text contains them.
 _MARKER_BASE = 0xF0000
 _SHIELD_BASE = 0x100000
+_CUT = "\U000fffff"  # a token of its own that stands for nothing: no merge reaches across it
 _PRIVATE = re.compile("[\U000f0000-\U0010ffff]")
 
 
@@ -54,11 +55,14 @@ class ChatTemplate:
         self.arguments = dict(arguments or {})
         self.pieces = added_pieces(tokenizer)
         self._marker_of = {piece.text: chr(_MARKER_BASE + i) for i, piece in enumerate(self.pieces)}
+        self._shield_of = {piece.text: chr(_SHIELD_BASE + i) for i, piece in enumerate(self.pieces)}
         self._any_piece = _alternatives([piece.text for piece in self.pieces])
         self._special_piece = _alternatives([piece.text for piece in self.pieces if piece.special])
         self._shadow, self._true_id = _shadow_tokenizer(tokenizer, self.pieces)
-        self._control_ids = frozenset(piece.token_id for piece in self.pieces if piece.special)
-        self._special_markers = {self._marker_of[piece.text] for piece in self.pieces if piece.special}
+        # A vocabulary without all characters gives "unknown" for text, so that token controls nothing.
+        controls = [piece for piece in self.pieces if piece.special and piece.token_id != tokenizer.unk_token_id]
+        self._control_ids = frozenset(piece.token_id for piece in controls)
+        self._special_markers = {self._marker_of[piece.text] for piece in controls}
         self._opening = _opening_tokens(tokenizer)
         self.end_of_turn = self._find_end_of_turn()
 
@@ -69,53 +73,63 @@ class ChatTemplate:
 
     def prompt_tokens(self, prompt: Conversation) -> list[int]:
         """The prompt with its generation prompt: what a server feeds before the first token of the answer."""
-        return self._tokens(prompt, open_turn=True)
+        return self._ids(self._marked(prompt, open_turn=True))
 
     def sides(self, prompt: Conversation, answer: str) -> tuple[list[int], int]:
         """All tokens of prompt and answer, its end-of-turn token last, and the index at which the answer starts.
 
-        Raises TemplateError where the prompt with its generation prompt is not a token prefix of the whole.
+        Raises TemplateError where the prompt with its generation prompt does not begin the whole.
         """
-        head = self.prompt_tokens(prompt)
-        whole = self._tokens((*prompt, Message("assistant", answer)), open_turn=False)
-        if whole[: len(head)] != head:
-            raise TemplateError(self._prefix_difference(head, whole))
+        head, whole = self._head_and_whole(prompt, answer)
         try:
             end = whole.index(self.end_of_turn, len(head)) + 1
         except ValueError:
             return [*whole, self.end_of_turn], len(head)
         return whole[:end], len(head)
 
-    def _tokens(self, conversation: Conversation, open_turn: bool) -> list[int]:
-        shielded, hidden = self._shield(conversation)
-        text = self._render(shielded, open_turn)
-        marked = self._any_piece.sub(lambda match: self._marker_of[match[0]], text)
-        for shield, original in hidden.items():
-            marked = marked.replace(shield, original)
+    def _head_and_whole(self, prompt: Conversation, answer: str) -> tuple[list[int], list[int]]:
+        """Tokens of the prompt with its generation prompt, and of all: the first are always the second's beginning."""
+        head_text = self._marked(prompt, open_turn=True)
+        text = self._marked((*prompt, Message("assistant", answer)), open_turn=False)
+        head, whole = self._ids(head_text), self._ids(text)
+        if whole[: len(head)] == head:
+            return head, whole
+        if not text.startswith(head_text):
+            raise TemplateError(self._prefix_difference(head, whole))
+        # The answer's beginning (an empty line, say) would merge with the prompt's end, which a server has fed by then.
+        return head, head + self._raw_ids(_CUT + text[len(head_text) :])[1:]
+
+    def _marked(self, conversation: Conversation, open_turn: bool) -> str:
+        """The rendered text with the template's own controls as markers and everything a person wrote as it was."""
+        text = self._render(self._shielded(conversation), open_turn)
+        text = self._any_piece.sub(lambda match: self._marker_of[match[0]], text)
+        for original, shield in self._shield_of.items():
+            text = text.replace(shield, original)
+        return text
+
+    def _ids(self, marked: str) -> list[int]:
+        ids = self._raw_ids(marked)
+        return ids if ids[: len(self._opening)] == self._opening else self._opening + ids
+
+    def _raw_ids(self, marked: str) -> list[int]:
         ids = [self._true_id.get(i, i) for i in self._shadow.encode(marked, add_special_tokens=False).ids]
         written = sum(character in self._special_markers for character in marked)
         assert sum(i in self._control_ids for i in ids) == written, "text became a control token"
-        return ids if ids[: len(self._opening)] == self._opening else self._opening + ids
+        return ids
 
-    def _shield(self, conversation: Conversation) -> tuple[list[dict[str, str]], dict[str, str]]:
-        """The messages with every control string hidden from the template, and what each shield stands for."""
-        hidden: dict[str, str] = {}
-
-        def hide(match: re.Match[str]) -> str:
-            shield = chr(_SHIELD_BASE + len(hidden))
-            hidden[shield] = match[0]
-            return shield
-
+    def _shielded(self, conversation: Conversation) -> list[dict[str, str]]:
+        """The messages with every control string hidden from the template."""
         messages = []
         for message in conversation:
-            if _PRIVATE.search(message.content):
+            if private := _PRIVATE.search(message.content):
                 raise TemplateError(
-                    f"a {message.role} message holds the private-use character {_PRIVATE.search(message.content)!r}, "
-                    "which evenhand needs to keep control tokens apart; remove it from the text."
+                    f"a {message.role} message holds the private-use character {private[0]!r}, which evenhand needs "
+                    "to keep control tokens apart; remove it from the text."
                 )
             controls = self._special_piece if message.role == "assistant" else self._any_piece
-            messages.append({"role": message.role, "content": controls.sub(hide, message.content)})
-        return messages, hidden
+            content = controls.sub(lambda match: self._shield_of[match[0]], message.content)
+            messages.append({"role": message.role, "content": content})
+        return messages
 
     def _render(self, messages: list[dict[str, str]], open_turn: bool) -> str:
         try:
@@ -129,11 +143,7 @@ class ChatTemplate:
 
     def _find_end_of_turn(self) -> int:
         """The first control token that the template writes after an answer, else the tokenizer's end of text."""
-        conversation = (Message("user", "a"), Message("assistant", "b"))
-        head = self._tokens(conversation[:1], open_turn=True)
-        whole = self._tokens(conversation, open_turn=False)
-        if whole[: len(head)] != head:
-            raise TemplateError(self._prefix_difference(head, whole))
+        head, whole = self._head_and_whole((Message("user", "a"),), "b")
         for token in whole[len(head) :]:
             if token in self._control_ids:
                 return token
@@ -194,7 +204,7 @@ def _shadow_tokenizer(
                 normalized=False,
             )
         )
-    shadow.add_special_tokens(markers)
+    shadow.add_special_tokens([*markers, AddedToken(_CUT, normalized=False)])
     true_id = {_id_of(shadow, chr(_MARKER_BASE + i)): piece.token_id for i, piece in enumerate(pieces)}
     return shadow, true_id
 
