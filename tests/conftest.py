@@ -10,7 +10,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-sys.path.insert(0, str(Path(__file__).parent / "model"))
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+for room in ("model", "training", "lifecycle"):  # where helpers that several rooms' tests share lie
+    sys.path.insert(0, str(Path(__file__).parent / room))
 
 
 @pytest.fixture(scope="session")

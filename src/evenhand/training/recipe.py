@@ -17,6 +17,8 @@ from evenhand.objectives.presets import PRESETS
 from evenhand.objectives.simpo import SimPO
 
 Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
+# What both numpy and torch take as a seed.
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 # With full fine-tuning a learning rate from here on makes a model incoherent (SimPO's authors).
 RISKY_LEARNING_RATE = 1e-5
 # No published setting has a larger target gap, in nats per token.
@@ -26,7 +28,9 @@ LARGE_MARGIN = 2.0
 class Section(BaseModel):
     """A part of a recipe: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
 
 
 class AdapterSection(Section):
@@ -67,7 +71,7 @@ class DataSection(Section):
         {}, description="arguments of the chat template, such as enable_thinking"
     )
     compat: Literal["authors", "trl"] | None = Field(None, description="reproduce another trainer's tokens")
-    split_seed: int = Field(0, description="seed of the split by prompt family")
+    split_seed: Seed = Field(0, description="seed of the split by prompt family")
 
     @model_validator(mode="after")
     def _one_way(self) -> "DataSection":
@@ -91,7 +95,7 @@ class DataSection(Section):
 class ObjectiveSection(Section):
     """SimPO's numbers: beta and margin, or a named preset."""
 
-    name: Literal["simpo"]
+    name: Literal["simpo"] = Field(description="the method")
     beta: PositiveFloat | None = Field(None, description="gradient temperature of the sigmoid")
     margin: float | None = Field(None, description="target gap in nats per token: the authors' gamma_beta_ratio")
     paper_gamma: float | None = Field(
@@ -148,7 +152,7 @@ class TrainingSection(Section):
     learning_rate: PositiveFloat = Field(description="peak learning rate of AdamW")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="after the warm-up")
     warmup: Annotated[float, Field(ge=0, le=1)] = Field(0.1, description="share of the steps")
-    seed: int = Field(description="of data order, adapter and dropout")
+    seed: Seed = Field(description="of data order, adapter and dropout")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="AdamW's, on matrices only")
     max_gradient_norm: PositiveFloat = Field(1.0, description="gradients are scaled down to this norm")
     validate_every: PositiveInt | None = Field(None, description="steps between validations; left out: at the end")
@@ -320,7 +324,10 @@ def _apply(value: dict[str, Any], change: str) -> None:
         if not isinstance(inner, dict):
             raise RecipeError(f"--set {change!r}: `{part}` is not a section of the recipe.")
         value = inner
-    value[last] = yaml.safe_load(text)
+    try:
+        value[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {change!r}: the value is not YAML.") from error
 
 
 def recipe_schema() -> str:
