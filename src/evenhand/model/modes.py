@@ -10,7 +10,7 @@ from evenhand.data.schema import Message
 from evenhand.errors import TemplateError
 from evenhand.files import canonical_json, sha256
 from evenhand.model.encode import EncodedSide, Encoder, Limits, side
-from evenhand.model.template import ChatTemplate
+from evenhand.model.template import ChatTemplate, text_encoder
 
 Conversation = tuple[Message, ...]
 Sides = tuple[EncodedSide, EncodedSide, tuple[str, ...]]
@@ -53,7 +53,7 @@ def prompt_encoder(
     """What a server feeds for a prompt, and the tokens at which it stops."""
     eos = frozenset() if tokenizer.eos_token_id is None else frozenset({int(tokenizer.eos_token_id)})
     if form.template == "plain":
-        return (lambda prompt: plain_prompt(tokenizer, prompt)), eos
+        return plain_prompts(tokenizer), eos
     template = ChatTemplate(tokenizer, form.arguments)
     return template.prompt_tokens, eos | {template.end_of_turn}
 
@@ -87,21 +87,28 @@ def plain_encoder(tokenizer: PreTrainedTokenizerBase) -> Encoder:
     if tokenizer.eos_token_id is None:
         raise TemplateError("`data.template: plain` ends an answer with the tokenizer's eos, and this one has none.")
 
+    prompt_tokens, text_tokens = plain_prompts(tokenizer), text_encoder(tokenizer)
+
     def encode(prompt: Conversation, chosen: str, rejected: str) -> Sides:
-        head = plain_prompt(tokenizer, prompt)
+        head = prompt_tokens(prompt)
 
         def one(answer: str) -> EncodedSide:
-            return side([*head, *_text_tokens(tokenizer, answer), tokenizer.eos_token_id], len(head))
+            return side([*head, *text_tokens(answer), tokenizer.eos_token_id], len(head))
 
         return one(chosen), one(rejected), ()
 
     return encode
 
 
-def plain_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Conversation) -> list[int]:
+def plain_prompts(tokenizer: PreTrainedTokenizerBase) -> Callable[[Conversation], list[int]]:
     """The prompt's text and a newline, after the BOS that the tokenizer puts by itself."""
+    text_tokens = text_encoder(tokenizer)
     opening = [tokenizer.bos_token_id] if _adds_bos(tokenizer) else []
-    return opening + _text_tokens(tokenizer, "\n\n".join(message.content for message in prompt) + "\n")
+
+    def encode(prompt: Conversation) -> list[int]:
+        return opening + text_tokens("\n\n".join(message.content for message in prompt) + "\n")
+
+    return encode
 
 
 def trl_encoder(tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Encoder:
@@ -110,10 +117,12 @@ def trl_encoder(tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Encoder:
 
     def encode(prompt: Conversation, chosen: str, rejected: str) -> Sides:
         head = _rendered(tokenizer, prompt, open_turn=True)
+        wholes = [_rendered(tokenizer, (*prompt, Message("assistant", a)), open_turn=False) for a in (chosen, rejected)]
+        for whole in wholes:
+            head = _common(head, whole)
         sides, cut = [], []
-        for name, answer in (("chosen", chosen), ("rejected", rejected)):
-            whole = _rendered(tokenizer, (*prompt, Message("assistant", answer)), open_turn=False)
-            tokens, starts = _glued(tokenizer, head, whole[len(_common(head, whole)) :])
+        for name, whole in zip(("chosen", "rejected"), wholes):
+            tokens, starts = _glued(tokenizer, head, whole[len(head) :])
             if len(tokens) > max_tokens:
                 tokens = tokens[:max_tokens]
                 cut.append(name)
@@ -182,7 +191,3 @@ def _with_system(tokenizer: PreTrainedTokenizerBase, prompt: Conversation) -> Co
 def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     first = tokenizer.encode("x", add_special_tokens=True)[:1]
     return tokenizer.bos_token_id is not None and list(first) == [tokenizer.bos_token_id]
-
-
-def _text_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,11 +122,7 @@ class ChatTemplate:
         """The messages with every control string hidden from the template."""
         messages = []
         for message in conversation:
-            if private := _PRIVATE.search(message.content):
-                raise TemplateError(
-                    f"a {message.role} message holds the private-use character {private[0]!r}, which evenhand needs "
-                    "to keep control tokens apart; remove it from the text."
-                )
+            _refuse_private(message.content)
             controls = self._special_piece if message.role == "assistant" else self._any_piece
             content = controls.sub(lambda match: self._shield_of[match[0]], message.content)
             messages.append({"role": message.role, "content": content})
@@ -158,6 +155,32 @@ class ChatTemplate:
             f"the template's prompt is not a prefix of its conversation: at token {at} the prompt has "
             f"{show(head[at : at + 8])!r} and the conversation {show(whole[at : at + 8])!r}; "
             "use a template whose generation prompt begins the assistant's turn."
+        )
+
+
+def text_encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[int]]:
+    """Tokens of plain text: special tokens in it stay text; markers that models write themselves keep their ids.
+
+    Raises TemplateError for a tokenizer without a fast backend.
+    """
+    pieces = added_pieces(tokenizer)
+    shadow, true_id = _shadow_tokenizer(tokenizer, pieces)
+    marker_of = {piece.text: chr(_MARKER_BASE + i) for i, piece in enumerate(pieces) if not piece.special}
+    ordinary = _alternatives(list(marker_of))
+
+    def encode(text: str) -> list[int]:
+        _refuse_private(text)
+        marked = ordinary.sub(lambda match: marker_of[match[0]], text)
+        return [true_id.get(i, i) for i in shadow.encode(marked, add_special_tokens=False).ids]
+
+    return encode
+
+
+def _refuse_private(text: str) -> None:
+    if private := _PRIVATE.search(text):
+        raise TemplateError(
+            f"the text {text[max(0, private.start() - 20) : private.end()]!r} ends in a private-use character, which "
+            "evenhand needs to keep control tokens apart; remove it."
         )
 
 
