@@ -39,7 +39,8 @@ def save_checkpoint(root: Path, step: int, state: dict[str, Any], tensors: dict[
     staging = root / f".staging-{os.getpid()}"
     size = sum(tensor.nbytes for tensor in tensors.values())
     try:
-        shutil.rmtree(staging, ignore_errors=True)
+        for stale in root.glob(".staging-*"):  # what a killed save left behind
+            shutil.rmtree(stale, ignore_errors=True)
         staging.mkdir(parents=True)
         _as_disk_error(
             lambda: save_file({k: v.contiguous() for k, v in tensors.items()}, staging / "state.safetensors")

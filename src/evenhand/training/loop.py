@@ -238,6 +238,10 @@ def _validate(policy: Policy, hooks: Hooks, progress: _Progress, record: dict[st
     assert hooks.validate is not None
     found = hooks.validate(policy, progress.step)
     policy.train()
+    if not math.isfinite(found.loss):
+        raise NonFiniteError(
+            f"the validation loss after step {progress.step} is {found.loss}; the last checkpoint before it is good."
+        )
     record["validation"] = {"loss": found.loss, **found.record}
     if found.loss < progress.best_loss:
         progress.best_loss, progress.best_step, progress.without_gain = found.loss, progress.step, 0
