@@ -96,7 +96,10 @@ class ScoredPairs:
     @classmethod
     def read(cls, path: Path) -> "ScoredPairs":
         """The scores kept in a Parquet file; raises DataError if it is not one of ours."""
-        names: Sequence[str] = pq.read_schema(path).names
+        try:
+            names: Sequence[str] = pq.read_schema(path).names
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DataError(f"{path} is not a readable Parquet file; write it with `evenhand score`.") from error
         wanted = ("row", "id", "chosen_sum", "rejected_sum", "chosen_tokens", "rejected_tokens")
         if missing := [name for name in wanted if name not in names]:
             raise DataError(f"{path}: the columns {missing} are missing; write the file with `evenhand score`.")
