@@ -9,6 +9,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -71,11 +72,16 @@ def check_safe(folder: Path) -> tuple[str, ...]:
             )
     pickles = sorted({file.name for pattern in _PICKLES for file in folder.glob(pattern)})
     weights = [name for name in pickles if name not in _STRAY]
-    if weights and not list(folder.glob("*.safetensors")):
+    # PEFT falls back to a pickle beside any other safetensors, so an adapter's own file has to be there.
+    adapter = (folder / "adapter_config.json").exists()
+    safe = list(folder.glob("adapter_model.safetensors" if adapter else "*.safetensors"))
+    if weights and not safe:
         raise ModelError(
             f"{folder} has its weights only as pickles ({', '.join(weights[:3])}), which can execute code; "
             "convert them to safetensors on a machine that you trust."
         )
+    if adapter and not safe:
+        raise ModelError(f"{folder} has no adapter_model.safetensors; save the adapter again with PEFT.")
     return tuple(pickles)
 
 
@@ -96,13 +102,13 @@ def load_model(source: Source, dtype: torch.dtype, device: torch.device) -> PreT
     Raises ModelError where the files do not make a model.
     """
     transformers_logging.disable_progress_bar()
-    if source.base:
-        return PeftModel.from_pretrained(load_model(source.base, dtype, device), source.folder, is_trainable=False)
     try:
+        if source.base:
+            return PeftModel.from_pretrained(load_model(source.base, dtype, device), source.folder, is_trainable=False)
         model = AutoModelForCausalLM.from_pretrained(
             source.folder, dtype=dtype, trust_remote_code=False, use_safetensors=True
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{source.folder}: the model cannot be loaded ({_first_line(error)}).") from error
     return model.to(device)
 
