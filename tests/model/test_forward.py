@@ -15,8 +15,9 @@ from evenhand.model.head import LogitForm
 from evenhand.model.pack import pack
 
 
-def test_serving_generates_with_plain_attention_and_gives_the_model_back() -> None:
-    model = tiny("llama")
+@pytest.mark.parametrize(("name", "plain"), [("llama", "sdpa"), ("gemma2", "eager")])
+def test_serving_generates_with_plain_attention_and_gives_the_model_back(name: str, plain: str) -> None:
+    model = tiny(name)
     untouched = model.generate(torch.arange(3, 12)[None], max_new_tokens=5, do_sample=False)
     policy = Policy(model)
     model.train()
@@ -24,7 +25,7 @@ def test_serving_generates_with_plain_attention_and_gives_the_model_back() -> No
     assert model.config._attn_implementation == attention.NAME
     with serving(policy.model) as served:
         assert served is model
-        assert model.config._attn_implementation == "sdpa"
+        assert model.config._attn_implementation == plain
         assert not model.training
         assert torch.equal(served.generate(torch.arange(3, 12)[None], max_new_tokens=5, do_sample=False), untouched)
     assert model.config._attn_implementation == attention.NAME
@@ -46,6 +47,17 @@ def test_serving_leaves_the_attention_that_a_model_came_with() -> None:
     with serving(model):
         assert model.config._attn_implementation == "eager"
     assert model.config._attn_implementation == "eager"
+
+
+def test_a_second_policy_on_a_model_is_as_good_as_the_first() -> None:
+    model, batch = tiny("llama"), pack(some_pairs())
+    first = Policy(model)
+    wanted = first(batch).chosen_sum_B
+    second = Policy(model)
+    assert second.padded_because is None
+    assert torch.equal(second(batch).chosen_sum_B, wanted)
+    second.release()
+    assert model.config._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize("name", ["sdpa", "eager"])

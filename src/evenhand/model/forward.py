@@ -169,6 +169,7 @@ def why_padded(policy: Policy) -> str | None:
         return f"{type(causal(policy.model)).__name__} does not run on a forest ({error})"
     finally:
         policy.model.train(training)
+        policy.release()
     if not bool(torch.isfinite(padded_S).all()):
         raise ModelError("the model gives log-probabilities that are not finite; its weights are broken.")
     half = next(policy.model.parameters()).dtype != torch.float32
