@@ -22,3 +22,11 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("EVENHAND_DATA names no folder with real preference data")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny random chat model, as transformers saves it."""
+    from small_model import save_small_model  # noqa: PLC0415  (torch is for those who ask for the model)
+
+    return save_small_model(tmp_path_factory.mktemp("model") / "small")

@@ -11,7 +11,7 @@ from typing import Any
 
 from evenhand.errors import StorageError
 
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 
 
 def canonical_json(value: Any) -> bytes:
@@ -77,7 +77,7 @@ def sync_directory(folder: Path) -> None:
 
 def storage_error(error: OSError, path: Path, needed_bytes: int) -> Exception:
     """The same failure as a StorageError that says what was needed, or `error` itself if it is not the disk's."""
-    if error.errno not in _DISK_ERRORS:
+    if error.errno not in DISK_ERRORS:
         return error
     free = shutil.disk_usage(existing_parent(path)).free
     return StorageError(

@@ -14,6 +14,7 @@ from evenhand.cli.init import init
 from evenhand.cli.score import score
 from evenhand.cli.train import train
 from evenhand.errors import EvenhandError
+from evenhand.files import DISK_ERRORS
 
 app = typer.Typer(
     name="evenhand",
@@ -45,3 +46,9 @@ def run() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
+    except OSError as error:  # a path that cannot be read or written, or the disk
+        where = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"error: {where}{error.strerror or error}.\n")
+        raise SystemExit(74 if error.errno in DISK_ERRORS else 2) from None
+    finally:
+        sys.stdout = sys.stderr  # some libraries speak once more while Python ends, and stdout is for results

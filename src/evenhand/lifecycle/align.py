@@ -1,7 +1,9 @@
 """One run from recipe to report: read, evaluate, train, evaluate, export; what is done already is not done again."""
 
 import json
+import math
 import platform
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,18 +141,22 @@ def _policy(recipe: Recipe, source: Source) -> Policy:
 
 
 def _open_folder(folder: Path, recipe: Recipe, material: Material, identity: dict[str, str]) -> None:
-    recipe_file = folder / "recipe.json"
-    if recipe_file.exists():
-        before = json.loads((folder / "identity.json").read_text(encoding="utf-8"))
+    identity_file = folder / "identity.json"  # the first file of a run
+    if identity_file.exists():
+        before = json.loads(identity_file.read_text(encoding="utf-8"))
         if changed := sorted(k for k in before.keys() | identity.keys() if before.get(k) != identity.get(k)):
             raise RecipeError(
                 f"{folder} holds a run with another {', '.join(changed)}; choose another --out, or remove it to start afresh."
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and not folder.is_dir():
+        raise RecipeError(f"{folder} is a file; choose another --out.")
+    elif folder.exists() and any(".staging-" not in file.name for file in folder.iterdir()):
         raise RecipeError(f"{folder} holds other files; choose another --out.")
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "identity.json", identity)
-    write_json(recipe_file, recipe.resolved())
+    for stale in folder.glob(".*.staging-*"):  # what a kill left of a file half written
+        stale.unlink() if stale.is_file() else shutil.rmtree(stale)
+    write_json(identity_file, identity)
+    write_json(folder / "recipe.json", recipe.resolved())
     write_refusals(folder / "refused.jsonl", material.refusals)
 
 
@@ -171,6 +177,8 @@ def _validator(bench: Bench, objective: SimPO) -> Callable[[Policy, int], Valida
 
     def validate(policy: Policy, step: int) -> Validation:
         scored = score_pairs(policy, bench.material.validation, report=_stage(bench, f"validating after step {step}"))
+        if not np.isfinite(scored.mean_gap_B).all():
+            return Validation(math.nan, {})  # which stops the run, before any row is kept
         _keep_rows(bench, step, scored)
         found = evaluate_pairs(scored, PairTraits.of(scored, traits_of))
         return Validation(mean_loss(objective, scored), found.json())

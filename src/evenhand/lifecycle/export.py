@@ -36,6 +36,7 @@ def export_model(
     """
     staging = folder.with_name(f".{folder.name}.staging-{os.getpid()}")
     try:
+        shutil.rmtree(staging, ignore_errors=True)  # left by a killed process that had the same number
         staging.mkdir(parents=True)
         _save(policy, tokenizer, stop_tokens, staging)
         worst = _largest_difference(policy, probes[:PROBES], staging)

@@ -37,7 +37,11 @@ def open_accelerator(report_to: tuple[str, ...], folder: Path, name: str, config
             f"{accelerator.num_processes} processes were launched, and this version trains on one; start it plainly."
         )
     if report_to:
-        accelerator.init_trackers(name, config=_flat(config))
+        try:
+            accelerator.init_trackers(name, config=_flat(config))
+        except Exception as error:  # trackers raise whatever they like, and their sentence is the best we have
+            said = " ".join(str(error).split())
+            raise RecipeError(f"`training.report_to`: {', '.join(report_to)} did not start ({said}).") from error
     return accelerator
 
 

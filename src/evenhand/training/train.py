@@ -1,6 +1,8 @@
 """`train`: from a model a person holds, or inside a run, to the trained policy; no file is read here."""
 
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -80,9 +82,10 @@ def train_policy(
     """Run the loop in `place`; the policy ends with the best validated weights."""
     pairs, objective, training = work
     plan = make_plan(pairs, training.batch_pairs, training.seed, (training.steps, training.epochs))
-    accelerator = open_accelerator(training.report_to, place.folder, place.name, dict(place.config))
     job = Job(pairs, objective, plan, training, place.folder, dict(place.identity))
-    try:
-        return run_loop(policy, job, hooks, accelerator)
-    finally:
-        accelerator.end_training()
+    with redirect_stdout(sys.stderr):  # trackers print words, and stdout is for results
+        accelerator = open_accelerator(training.report_to, place.folder, place.name, dict(place.config))
+        try:
+            return run_loop(policy, job, hooks, accelerator)
+        finally:
+            accelerator.end_training()
