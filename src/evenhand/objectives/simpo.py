@@ -38,7 +38,9 @@ class SimPO:
                 f"`objective.beta` is {self.beta}; SimPO needs a beta above 0, published ones are 2 to 10."
             )
         if not math.isfinite(self.margin):
-            raise RecipeError(f"`objective.margin` is {self.margin}; it must be a number, published ones are 0.1 to 0.8.")
+            raise RecipeError(
+                f"`objective.margin` is {self.margin}; it must be a number, published ones are 0.1 to 0.8."
+            )
         if not 0 <= self.label_smoothing < 0.5:
             raise RecipeError(
                 f"`objective.label_smoothing` is {self.label_smoothing}; it must be at least 0 and below 0.5."
