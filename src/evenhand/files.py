@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,19 @@ def storage_error(error: OSError, path: Path, needed_bytes: int) -> Exception:
         f"{path}: {os.strerror(error.errno or 0)} while writing {needed_bytes} bytes with {free} bytes free; "
         "free some space or choose another folder, then run the same command again."
     )
+
+
+def as_disk_error(write: Callable[[], object]) -> None:
+    """Do what may fail in a library that reports a full disk in an error of its own; that becomes the OSError it was."""
+    try:
+        write()
+    except OSError:
+        raise
+    except Exception as error:
+        for number in DISK_ERRORS:
+            if f"os error {number}" in str(error):
+                raise OSError(number, os.strerror(number)) from error
+        raise
 
 
 def existing_parent(path: Path) -> Path:

@@ -21,6 +21,7 @@ from evenhand.model.load import DtypeName, Source, choose_device, choose_dtype, 
 from evenhand.model.modes import Form, encoder_for
 from evenhand.model.score import score_pairs
 from evenhand.model.scores import ScoredPairs
+from evenhand.training.material import left_out_pairs, refused_rows
 from evenhand.training.recipe import check_recipe
 
 Say = Callable[[str], None]
@@ -73,10 +74,12 @@ def appraise(asked: Asked, say: Say, narrate: Narrator) -> Appraised:
     scored = score_pairs(policy, encoded, report=lambda done, total: narrate("scoring", done, total))
     kept = {(pair.row, pair.id) for pair in encoded}
     texts = tuple(pair for pair in pairs if (pair.row, pair.id) in kept)
-    lost = len({refusal.row for refusal in encoding.refusals})
-    refusals = (*reading.refusals, *encoding.refusals)
+    lost = refused_rows(encoding)
+    if left_out := len(left_out_pairs(encoding)):
+        say(f"{left_out} pairs of ranked rows do not fit; their rows are used without them")
+    refusals = (*reading.refusals, *lost)
     held_out = HeldOut(encoded, texts, form)
-    return Appraised(scored, held_out, policy, tokenizer, refusals, reading.rows_in, reading.rows_used - lost)
+    return Appraised(scored, held_out, policy, tokenizer, refusals, reading.rows_in, reading.rows_used - len(lost))
 
 
 def evaluate_model(asked: Asked, prompts: int, say: Say, narrate: Narrator) -> dict[str, Any]:

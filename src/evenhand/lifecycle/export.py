@@ -10,7 +10,7 @@ from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from evenhand.errors import ExportError
-from evenhand.files import storage_error, sync_directory
+from evenhand.files import as_disk_error, storage_error, sync_directory
 from evenhand.model.encode import EncodedPair
 from evenhand.model.forward import Policy, causal
 from evenhand.model.load import find_source, load_model
@@ -38,7 +38,7 @@ def export_model(
     try:
         shutil.rmtree(staging, ignore_errors=True)  # left by a killed process that had the same number
         staging.mkdir(parents=True)
-        _save(policy, tokenizer, stop_tokens, staging)
+        as_disk_error(lambda: _save(policy, tokenizer, stop_tokens, staging))
         worst = _largest_difference(policy, probes[:PROBES], staging)
         if folder.exists():
             shutil.rmtree(folder)

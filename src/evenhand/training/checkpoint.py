@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from evenhand.errors import NoRoomError
-from evenhand.files import existing_parent, sha256_file, storage_error, sync_directory, write_json
+from evenhand.files import as_disk_error, existing_parent, sha256_file, storage_error, sync_directory, write_json
 
 MANIFEST = "manifest.json"
 # An fp32 master and the two moments of AdamW.
@@ -42,9 +41,7 @@ def save_checkpoint(root: Path, step: int, state: dict[str, Any], tensors: dict[
         for stale in root.glob(".staging-*"):  # what a killed save left behind
             shutil.rmtree(stale, ignore_errors=True)
         staging.mkdir(parents=True)
-        _as_disk_error(
-            lambda: save_file({k: v.contiguous() for k, v in tensors.items()}, staging / "state.safetensors")
-        )
+        as_disk_error(lambda: save_file({k: v.contiguous() for k, v in tensors.items()}, staging / "state.safetensors"))
         write_json(staging / "state.json", {"step": step, **state})
         files = {file.name: _described(file) for file in sorted(staging.iterdir())}
         write_json(staging / MANIFEST, {"step": step, "files": files})
@@ -126,15 +123,3 @@ def _described(file: Path) -> dict[str, Any]:
 def _sync(file: Path) -> None:
     with file.open("rb") as handle:
         os.fsync(handle.fileno())
-
-
-def _as_disk_error(write: Callable[[], None]) -> None:
-    """safetensors reports a full disk in its own error; give it back the number that says so."""
-    try:
-        write()
-    except Exception as error:
-        text = str(error)
-        for number in (28, 5, 30, 122):
-            if f"os error {number}" in text:
-                raise OSError(number, os.strerror(number)) from error
-        raise

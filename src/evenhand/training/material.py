@@ -11,7 +11,7 @@ from evenhand.data.schema import PreferencePair, Refusal
 from evenhand.data.snapshot import content_hash, read_snapshot
 from evenhand.data.split import split
 from evenhand.errors import DataError
-from evenhand.model.encode import EncodedPair, encode_pairs, require_pairs
+from evenhand.model.encode import EncodedPair, Encoding, encode_pairs, require_pairs
 from evenhand.model.modes import Form, encoder_for
 from evenhand.training.recipe import DataSection
 
@@ -82,20 +82,41 @@ def encode_texts(texts: Texts, tokenizer: PreTrainedTokenizerBase, form: Form) -
     used = require_pairs(train, "training data")
     if texts.validation:
         require_pairs(validation, "validation data")
-    lost = len({(r.file, r.row) for r in (*train.refusals, *validation.refusals)})
+    lost = (*refused_rows(train), *refused_rows(validation))
+    left_out = sum(len(left_out_pairs(side)) for side in (train, validation))
     kept = {(pair.row, pair.id) for pair in validation.pairs}
     cut = sum(bool(pair.cut) for pair in (*used, *validation.pairs))
-    said = texts.said + ((f"{cut} pairs were cut to fit and lost their end of turn",) if cut else ())
+    said = list(texts.said)
+    if cut:
+        said.append(f"{cut} pairs were cut to fit and lost their end of turn")
+    if left_out:
+        said.append(f"{left_out} pairs of ranked rows do not fit; their rows are used without them")
     return Material(
         train=used,
         validation=validation.pairs,
         held_out=tuple(pair for pair in texts.validation if (pair.row, pair.id) in kept),
-        refusals=(*texts.refusals, *train.refusals, *validation.refusals),
+        refusals=(*texts.refusals, *lost),
         rows_in=texts.rows_in,
-        rows_used=texts.rows_used - lost,
-        said=said,
+        rows_used=texts.rows_used - len(lost),
+        said=tuple(said),
         hash=texts.hash,
     )
+
+
+def refused_rows(encoding: Encoding) -> tuple[Refusal, ...]:
+    """One refusal for each row of which no pair became tokens; a ranked row with some pairs left is used."""
+    used = {pair.row for pair in encoding.pairs}
+    first: dict[int, Refusal] = {}
+    for refusal in encoding.refusals:
+        if refusal.row not in used:
+            first.setdefault(refusal.row, refusal)
+    return tuple(first.values())
+
+
+def left_out_pairs(encoding: Encoding) -> tuple[Refusal, ...]:
+    """The refused pairs of rows that are used all the same."""
+    used = {pair.row for pair in encoding.pairs}
+    return tuple(refusal for refusal in encoding.refusals if refusal.row in used)
 
 
 def _given_texts(train_file: str, validation_file: str | float | None, kind: str | None) -> Texts:
