@@ -4,6 +4,7 @@ import pytest
 from chat_tokenizers import CHATML, CHATML_BARE, END_OF_TURN, FAMILIES, GEMMA, MISTRAL, chat_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from evenhand.data.schema import Message
@@ -100,6 +101,15 @@ def test_text_without_controls_is_one_tokenisation_of_the_whole(family: str, pro
 def test_many_turns_are_one_tokenisation_of_the_whole(family: str) -> None:
     turns = (user("Where is it?"), Message("assistant", "On its way. "), user(" größer\n\n请稍等 "))
     assert_one_tokenisation(TEMPLATES[family], turns, "Yes,  18:00.\n")
+
+
+def test_controls_that_swallow_white_space_do_so_here() -> None:
+    tokenizer = chat_tokenizer("chatml", CHATML_BARE.replace("<|im_end|>", "<|end|>"))
+    tokenizer.backend_tokenizer.add_special_tokens([AddedToken("<|end|>", lstrip=True, rstrip=True, normalized=False)])
+    template = ChatTemplate(tokenizer)
+    tokens, _ = template.sides((user("Hi  "),), "Yes  ")
+    assert "Hi<|end|><|im_start|>" in tokenizer.decode(tokens)
+    assert_one_tokenisation(template, (user("Hi  "),), "Yes  ")
 
 
 @every_family
