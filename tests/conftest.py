@@ -27,6 +27,6 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny random chat model, as transformers saves it."""
-    from small_model import save_small_model  # noqa: PLC0415  (torch is for those who ask for the model)
+    from small_model import save_small_model
 
     return save_small_model(tmp_path_factory.mktemp("model") / "small")

@@ -33,6 +33,10 @@ class NoRoomError(UserError):
     """The disk has no room for what a run needs to keep; nothing was started."""
 
 
+class ConversationError(TemplateError):
+    """One conversation that the template cannot render; others may be fine, so its row is refused."""
+
+
 class GuardError(EvenhandError):
     """A guard stopped the run; the last checkpoint is good."""
 

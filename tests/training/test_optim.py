@@ -97,11 +97,11 @@ def test_state_taken_out_and_put_back_goes_on_alike(dtype: torch.dtype) -> None:
     assert any(not torch.equal(kept[name], tensor) for name, tensor in again.items())
 
 
-def test_a_state_without_a_weight_is_refused_and_release_gives_gradients_back() -> None:
+def test_a_state_without_a_weight_is_refused_and_closing_gives_gradients_back() -> None:
     model = tiny("llama", torch.bfloat16)
     optimizer = MasterAdamW(model, 0.0)
     with pytest.raises(KeyError, match="master"):
         optimizer.restore({})
-    optimizer.release()
+    optimizer.close()
     backward(model, 0)
     assert all(weight.grad is not None for weight in model.parameters())

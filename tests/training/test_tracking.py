@@ -87,7 +87,7 @@ def assert_same(found: dict[int, dict[str, float]], wanted: dict[int, dict[str, 
 
 def test_tensorboard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     needs("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     wanted = tracked_run("tensorboard", tmp_path)
     events = EventAccumulator(str(tmp_path / "small"))
@@ -133,7 +133,7 @@ def log_records(content: bytes) -> Iterator[bytes]:
 
 def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     needs("wandb")
-    from wandb.proto import wandb_internal_pb2  # noqa: PLC0415
+    from wandb.proto import wandb_internal_pb2
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")

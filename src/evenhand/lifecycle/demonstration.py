@@ -11,7 +11,7 @@ from evenhand.lifecycle.align import Telling, align
 from evenhand.training.recipe import read_recipe
 
 SEED = 0
-VALIDATION = 0.25
+VALIDATION = 0.2
 JUDGMENTS, QUICK_JUDGMENTS = 2400, 240
 
 
@@ -41,8 +41,8 @@ def recipe_of(name: str, data: Path, quick: bool) -> dict[str, object]:
         "objective": {"name": "simpo", "beta": 2.0, "margin": 0.5},
         "training": {
             "batch_pairs": 4 if quick else 16,
-            "steps": 2 if quick else 20,
-            "learning_rate": 2.0e-4,
+            "steps": 2 if quick else 16,
+            "learning_rate": 6.0e-4,
             "schedule": "cosine",
             "warmup": 0.1,
             "seed": 0,

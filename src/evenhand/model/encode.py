@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evenhand.data.schema import Message, PreferencePair, Refusal
-from evenhand.errors import DataError
+from evenhand.errors import ConversationError, DataError
 
 Tokens = npt.NDArray[np.int32]
 
@@ -70,7 +70,17 @@ def encode_pairs(pairs: Iterable[PreferencePair], encoder: Encoder, limits: Limi
 
 
 def encode_pair(pair: PreferencePair, encoder: Encoder, limits: Limits, source: str) -> EncodedPair | Refusal:
-    """The pair as tokens, or why it cannot be used: `too_long`, `no_scored_token`, `identical_answers_tokenised`."""
+    """The pair as tokens, or why it cannot be used.
+
+    Reasons: `too_long`, `no_scored_token`, `identical_answers_tokenised`, `template_refused`.
+    """
+    try:
+        return _encoded(pair, encoder, limits, source)
+    except ConversationError as error:
+        return _refusal(pair, source, "template_refused", str(error))
+
+
+def _encoded(pair: PreferencePair, encoder: Encoder, limits: Limits, source: str) -> EncodedPair | Refusal:
     prompt = pair.prompt
     chosen, rejected, cut = encoder(prompt, pair.chosen, pair.rejected)
     while limits.drop_turns and _longest(chosen, rejected) > limits.max_tokens:
@@ -116,7 +126,11 @@ def require_pairs(encoding: Encoding, source: str) -> tuple[EncodedPair, ...]:
     """The encoded pairs; raises DataError where none is left, with the reasons."""
     if encoding.pairs:
         return encoding.pairs
-    reasons = sorted({refusal.reason for refusal in encoding.refusals})
+    if not encoding.refusals:
+        raise DataError(f"{source}: there are no pairs.")
+    reasons = ", ".join(sorted({refusal.reason for refusal in encoding.refusals}))
+    first = encoding.refusals[0]
     raise DataError(
-        f"{source}: none of {len(encoding.refusals)} pairs can be used ({', '.join(reasons) or 'no rows'})."
+        f"{source}: none of {len(encoding.refusals)} pairs can be used ({reasons}); the first is row {first.row}: "
+        f"{first.detail.rstrip('.')}."
     )

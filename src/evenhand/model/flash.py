@@ -29,9 +29,7 @@ def flash_forest(
 
 class _FlashForest(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, forest: Forest, scaling: float | None
-    ) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, forest: Forest, scaling: float | None) -> Tensor:
         groups = query.shape[1] // key.shape[1]
         wide_key, wide_value = _widened(key, groups), _widened(value, groups)
         out = torch.empty_like(query)
@@ -82,7 +80,9 @@ def _runs(forest: Forest) -> list[tuple[int, int, Tensor | None]]:
     return found
 
 
-def _joined(first: Tensor, first_normaliser: Tensor, second: Tensor, second_normaliser: Tensor) -> tuple[Tensor, Tensor]:
+def _joined(
+    first: Tensor, first_normaliser: Tensor, second: Tensor, second_normaliser: Tensor
+) -> tuple[Tensor, Tensor]:
     normaliser = torch.logaddexp(first_normaliser, second_normaliser)
     share = (second_normaliser - normaliser).exp_()[..., None].to(first.dtype)
     return first + (second - first) * share, normaliser

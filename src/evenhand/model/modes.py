@@ -37,14 +37,13 @@ def encoder_for(tokenizer: PreTrainedTokenizerBase, form: Form) -> Encoder:
     """The encoder of `form`; raises TemplateError where the tokenizer cannot give it."""
     if form.template == "plain":
         return plain_encoder(tokenizer)
-    template = ChatTemplate(tokenizer, form.arguments)
     match form.compat:
         case "trl":
             return trl_encoder(tokenizer, form.max_tokens)
         case "authors":
             assert form.max_prompt_tokens is not None
             return authors_encoder(tokenizer, form.max_tokens, form.max_prompt_tokens)
-    return strict_encoder(template)
+    return strict_encoder(ChatTemplate(tokenizer, form.arguments))
 
 
 def prompt_encoder(

@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from evenhand.data.schema import Message
-from evenhand.errors import TemplateError
+from evenhand.errors import ConversationError, TemplateError
 from evenhand.files import canonical_json, sha256
 
 Conversation = tuple[Message, ...]
@@ -135,7 +135,7 @@ class ChatTemplate:
             )
         except Exception as error:  # a template may raise anything, and its author's sentence is the best we have
             roles = [message["role"] for message in messages]
-            raise TemplateError(f"the chat template refuses a conversation with roles {roles}: {error}") from error
+            raise ConversationError(f"the chat template refuses a conversation with roles {roles}: {error}") from error
         return str(text)
 
     def _find_end_of_turn(self) -> int:
@@ -178,7 +178,7 @@ def text_encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[int
 
 def _refuse_private(text: str) -> None:
     if private := _PRIVATE.search(text):
-        raise TemplateError(
+        raise ConversationError(
             f"the text {text[max(0, private.start() - 20) : private.end()]!r} ends in a private-use character, which "
             "evenhand needs to keep control tokens apart; remove it."
         )

@@ -5,7 +5,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -116,7 +116,7 @@ def run_loop(policy: Policy, job: Job, hooks: Hooks, accelerator: Accelerator) -
     budget = budget_for(settings, policy.device)
     stopped = progress.without_gain >= settings.patience if settings.patience else False
     policy.train()
-    with signals_held() as received:
+    with signals_held() as received, closing(optimizer):
         for number, indices in steps_from(job.plan, progress.step):
             if stopped:
                 break
@@ -143,7 +143,6 @@ def run_loop(policy: Policy, job: Job, hooks: Hooks, accelerator: Accelerator) -
                     received[0].value,
                 )
     model_step = _take_best(optimizer, progress, root)
-    optimizer.release()
     policy.eval()
     return Outcome(progress.step, model_step, stopped and progress.step < job.plan.steps)
 

@@ -66,8 +66,8 @@ class MasterAdamW:
                 }
         self._publish()
 
-    def release(self) -> None:
-        """Stop catching gradients."""
+    def close(self) -> None:
+        """Stop catching gradients; the weights are a plain model's again."""
         for hook in self._hooks:
             hook.remove()
 

@@ -87,6 +87,8 @@ class DataSection(Section):
             raise ValueError(
                 "`compat: authors` cuts the prompt, so `max_prompt_tokens` is needed (the authors used 1800)"
             )
+        if self.compat is not None and (self.template == "plain" or self.template_arguments):
+            raise ValueError("`compat` decides the template by itself; leave `template` and `template_arguments` out")
         if self.compat != "authors" and self.max_prompt_tokens is not None:
             raise ValueError("`max_prompt_tokens` is read only with `compat: authors`; leave it out")
         return self

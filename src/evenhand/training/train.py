@@ -59,11 +59,13 @@ def train(
     name = str(data) if isinstance(data, (str, Path)) else "the pairs given"
     encoded = require_pairs(encode_pairs(pairs, encoder_for(tokenizer, form), form.limits, name), name)
     policy = make_policy(model, adapter, training)
-    with TemporaryDirectory() as scratch:
-        place = Place(Path(folder) if folder is not None else Path(scratch))
-        place.folder.mkdir(parents=True, exist_ok=True)
-        train_policy(policy, (encoded, objective, training), place, Hooks())
-    policy.release()
+    try:
+        with TemporaryDirectory() as scratch:
+            place = Place(Path(folder) if folder is not None else Path(scratch))
+            place.folder.mkdir(parents=True, exist_ok=True)
+            train_policy(policy, (encoded, objective, training), place, Hooks())
+    finally:
+        policy.release()
     return policy.model
 
 
@@ -72,7 +74,9 @@ def make_policy(model: PreTrainedModel | PeftModel, adapter: Adapter | None, tra
     torch.manual_seed(training.seed)
     wrapped = attach(model, adapter) if adapter is not None else model
     if training.checkpoint_activations:
-        wrapped.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # transformers renames this method; both names take the same settings.
+        enable = getattr(wrapped, "activation_checkpointing_enable", wrapped.gradient_checkpointing_enable)
+        enable({"use_reentrant": False})
     return Policy(wrapped)
 
 
