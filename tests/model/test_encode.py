@@ -167,3 +167,17 @@ def test_every_encoded_pair_keeps_the_promises(family: str) -> None:
             assert answer[-1] == TEMPLATES[family].end_of_turn
             assert answer.count(TEMPLATES[family].end_of_turn) == 1
     assert 100 < kept < 500
+
+
+def test_a_conversation_that_the_template_refuses_costs_its_row_and_no_other() -> None:
+    good = pair("Where is it?", "On its way.", "No.", row=1)
+    private = pair("What is \U000f0000 for?", "Nothing.", "No.", row=2)
+    encoding = encode_pairs([private, good], encoder(), Limits(512), "pairs.jsonl")
+    assert [kept.row for kept in encoding.pairs] == [1]
+    (refusal,) = encoding.refusals
+    assert (refusal.reason, refusal.row) == ("template_refused", 2)
+    assert "private-use" in refusal.detail
+    with pytest.raises(
+        DataError, match=r"none of 1 pairs can be used \(template_refused\); the first is row 2: .*private-use"
+    ):
+        require_pairs(encode_pairs([private], encoder(), Limits(512), "pairs.jsonl"), "pairs.jsonl")
