@@ -12,7 +12,7 @@ from evenhand.data.audit import audit
 from evenhand.data.curate import curate
 from evenhand.data.rules import CurationRules
 from evenhand.data.schema import Judgment, Message, Reading, Refusal
-from evenhand.data.snapshot import Parents, Source, read_snapshot, write_snapshot
+from evenhand.data.snapshot import Parents, Source, read_snapshot, snapshot_refusals, write_snapshot
 from evenhand.data.split import split
 from evenhand.errors import DataError
 from evenhand.files import canonical_json, sha256
@@ -65,6 +65,7 @@ def test_ledger_has_a_line_for_every_judgment_and_refusal(tmp_path):
     assert [line["outcome"] for line in lines].count("kept") == 36
     assert lines[40]["outcome"] == "refused"
     assert lines[40]["reason"] == "empty"
+    assert snapshot_refusals(tmp_path / "set") == reading().refusals
 
 
 def test_reading_gives_back_the_split(tmp_path):

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from evenhand.data.audit import Audit
 from evenhand.data.curate import Curation
-from evenhand.data.schema import Message, PreferencePair
+from evenhand.data.schema import Message, PreferencePair, Refusal
 from evenhand.data.split import Split
 from evenhand.errors import DataError
 from evenhand.files import content_root, sha256_file, storage_error, sync_directory, write_json, write_whole
@@ -116,6 +116,13 @@ def read_snapshot(folder: Path) -> Snapshot:
             f"{folder}: the pairs have the hash {found}, dataset.json says {dataset['hash']}; curate again."
         )
     return Snapshot(folder, dataset, train, validation)
+
+
+def snapshot_refusals(folder: Path) -> tuple[Refusal, ...]:
+    """The rows that were refused when the snapshot was read, as its ledger keeps them."""
+    names = Refusal.__dataclass_fields__
+    rows = (json.loads(line) for line in (folder / "ledger.jsonl").read_text(encoding="utf-8").splitlines())
+    return tuple(Refusal(**{name: row[name] for name in names}) for row in rows if row["outcome"] == "refused")
 
 
 def _existing(folder: Path, root: str) -> dict[str, Any]:

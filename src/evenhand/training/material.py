@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from evenhand.data.read import describe, read_pairs
 from evenhand.data.schema import PreferencePair, Refusal
-from evenhand.data.snapshot import content_hash, read_snapshot
+from evenhand.data.snapshot import content_hash, read_snapshot, snapshot_refusals
 from evenhand.data.split import split
 from evenhand.errors import DataError
 from evenhand.model.encode import EncodedPair, Encoding, encode_pairs, require_pairs
@@ -142,9 +142,12 @@ def _given_texts(train_file: str, validation_file: str | float | None, kind: str
 
 def _snapshot_texts(folder: Path) -> Texts:
     snapshot = read_snapshot(folder)
-    rows = len(snapshot.train) + len(snapshot.validation)
-    said = f"{folder}: curated data {snapshot.hash[:12]}, {len(snapshot.train)} pairs to train on, {len(snapshot.validation)} held out"
-    return Texts(snapshot.train, snapshot.validation, (), rows, rows, (said,), snapshot.hash)
+    rows, refusals = snapshot.dataset["rows"], snapshot_refusals(folder)
+    said = (
+        f"{folder}: curated data {snapshot.hash[:12]} from {rows['in']} rows, {len(refusals)} of them refused; "
+        f"{len(snapshot.train)} pairs to train on, {len(snapshot.validation)} held out"
+    )
+    return Texts(snapshot.train, snapshot.validation, refusals, rows["in"], rows["used"], (said,), snapshot.hash)
 
 
 def _refuse_leak(train: tuple[PreferencePair, ...], validation: tuple[PreferencePair, ...], name: str) -> None:
