@@ -20,7 +20,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 BETA, MARGIN, RANK, ALPHA, MAX_TOKENS = 2.0, 0.5, 16, 32, 2048
-TRL_MICRO_BATCHES = (1, 2, 4)
 
 
 def main() -> None:
@@ -31,6 +30,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--trl-micro-batches", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -45,7 +45,7 @@ def main() -> None:
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
     """TRL's best micro-batch, then all contenders in turns."""
-    trials = {f"trl:{n}": measured(options, f"trl:{n}") for n in TRL_MICRO_BATCHES if options.pairs % n == 0}
+    trials = {f"trl:{n}": measured(options, f"trl:{n}") for n in options.trl_micro_batches if options.pairs % n == 0}
     best = max(trials, key=lambda name: trials[name].get("pairs_per_second", 0.0))
     runs: dict[str, list[dict[str, Any]]] = {best: [trials[best]], "evenhand packed": [], "evenhand": []}
     for turn in range(options.rounds):

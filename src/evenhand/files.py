@@ -1,15 +1,17 @@
 """Files written whole or not at all, canonical JSON, and content hashes."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from evenhand.errors import StorageError
+from evenhand.errors import StorageError, UserError
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 
@@ -97,6 +99,21 @@ def as_disk_error(write: Callable[[], object]) -> None:
             if f"os error {number}" in str(error):
                 raise OSError(number, os.strerror(number)) from error
         raise
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other processes out of `folder` until the end; raises UserError where one is in it already."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise UserError(
+            f"{folder} is in use by another process; wait for it to end, or choose another folder."
+        ) from error
+    finally:
+        os.close(handle)
 
 
 def existing_parent(path: Path) -> Path:

@@ -90,7 +90,7 @@ def test_the_report_says_what_its_rows_say(tmp_path: Path, small_model: Path, sp
     differences: dict[str, Figure] = {name: figure(value) for name, value in report["differences"].items()}
     both = (figure(report[side]["pairwise_accuracy"]) for side in ("before", "after"))
     assert verdict(*both, differences).sentence == report["verdict"]["sentence"]
-    assert report["machine"]["step kept"] == f"{best} of 5"
+    assert report["machine"]["step kept"] == f"{best} of 5, the lowest loss of 5 validations on these same pairs"
 
 
 def test_a_second_call_finds_the_run_done_and_changes_nothing(

@@ -274,3 +274,12 @@ def test_the_loops_have_the_kernels_signature() -> None:
     assert len(takes(varlen_grouped)) == 10
     assert {"scale", "window_size", "enable_gqa"} <= set(takes(varlen_grouped)) & set(wanted)
     assert wanted.index("scale") >= 7
+
+
+def test_attention_that_drops_weights_is_found_before_the_first_step() -> None:
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=199, n_positions=64, n_embd=32, n_layer=1, n_head=2, attn_pdrop=0.1)
+    policy = Policy(AutoModelForCausalLM.from_config(config))
+    assert "drops attention weights" in str(policy.padded_because)
+    policy.train()
+    policy(pack(some_pairs())).mean_gap_B.sum().backward()

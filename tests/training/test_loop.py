@@ -113,8 +113,8 @@ def test_signal_handlers_are_given_back(tmp_path: Path) -> None:
 
 def test_another_run_in_the_folder_is_refused_by_what_differs(tmp_path: Path) -> None:
     run(tmp_path, settings(steps=2), identity={"data": "1", "model": "a"})
-    with pytest.raises(RecipeError, match="holds a run with another data, objective; choose another --out"):
-        run(tmp_path, settings(steps=2), identity={"data": "2", "model": "a", "objective": "x"})
+    with pytest.raises(RecipeError, match="holds a run with another data, method; choose another --out"):
+        run(tmp_path, settings(steps=2), identity={"data": "2", "model": "a", "method": "x"})
     run(tmp_path, settings(steps=2), identity={"model": "a", "data": "1"})
 
 
@@ -238,3 +238,18 @@ def test_the_budget_is_the_recipes_or_the_devices() -> None:
     cpu = torch.device("cpu")
     assert budget_for(settings(token_budget=123), cpu) == 123
     assert budget_for(settings(token_budget=None), cpu) == CPU_TOKEN_BUDGET
+
+
+def test_a_damaged_newer_checkpoint_never_costs_the_good_one(tmp_path: Path) -> None:
+    few = {"checkpoint_every": 2, "keep_checkpoints": 2}
+    run(tmp_path, settings(**few))
+    root = tmp_path / "checkpoints"
+    newest = newest_checkpoint(root)
+    assert newest is not None
+    (newest.folder / "state.json").write_text("{}")
+    with pytest.raises(StoppedError):
+        run(tmp_path, settings(**few | {"keep_checkpoints": 1, "checkpoint_every": 1}), hooks=stop_at(newest.step))
+    found = newest_checkpoint(root)
+    assert found is not None
+    assert found.step == newest.step - 1
+    assert [folder.name for folder in root.glob("damaged-*")] == [f"damaged-{newest.folder.name}"]

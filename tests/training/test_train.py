@@ -1,6 +1,7 @@
 """`train` from Python: a plain model in, the same model trained out, and given back as it came whatever happens."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from small_training import assert_same_bits, settings, trained
 
 from evenhand import Adapter, Form, SimPO, evaluate, read_pairs, train
 from evenhand.data.schema import PreferencePair
-from evenhand.errors import DataError, NonFiniteError
+from evenhand.errors import DataError, ModelError, NonFiniteError, RecipeError, UserError
+from evenhand.files import held
 
 OBJECTIVE = SimPO(beta=2.0, margin=0.5)
 QUICK = settings(steps=3, token_budget=256)
@@ -90,3 +92,54 @@ def test_a_run_that_fails_gives_the_model_back_too(tmp_path: Path, dtype: torch.
 def test_no_usable_pair_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the pairs given: none of 12 pairs can be used"):
         train(small_llama(), small_tokenizer(), some_pairs(tmp_path), OBJECTIVE, QUICK, form=Form(max_tokens=4))
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"objective": SimPO(beta=10.0, margin=0.1)}, "objective"),
+        ({"training": settings(steps=3, token_budget=256, learning_rate=5e-3)}, "training settings"),
+        ({"swap": True}, "data or order of it"),
+        ({"adapter": Adapter(2, 4.0)}, "set of trained weights"),
+    ],
+)
+def test_a_folder_of_another_run_is_refused_by_what_differs(tmp_path: Path, change: dict[str, Any], name: str) -> None:
+    pairs = some_pairs(tmp_path)
+    train(small_llama(), small_tokenizer(), pairs, OBJECTIVE, QUICK, folder=tmp_path / "run")
+    other = pairs[::-1] if change.get("swap") else pairs
+    with pytest.raises(RecipeError, match=f"another {name}"):
+        train(
+            small_llama(),
+            small_tokenizer(),
+            other,
+            change.get("objective", OBJECTIVE),
+            change.get("training", QUICK),
+            adapter=change.get("adapter"),
+            folder=tmp_path / "run",
+        )
+
+
+def test_what_moves_no_number_may_change_between_two_starts(tmp_path: Path) -> None:
+    pairs = some_pairs(tmp_path)
+    train(small_llama(), small_tokenizer(), pairs, OBJECTIVE, QUICK, folder=tmp_path / "run")
+    freer = settings(steps=3, token_budget=64, checkpoint_activations=True, keep_checkpoints=1)
+    train(small_llama(), small_tokenizer(), pairs, OBJECTIVE, freer, folder=tmp_path / "run")
+
+
+def test_two_processes_never_share_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with held(tmp_path / "run"), pytest.raises(UserError, match="in use by another process"):
+        train(small_llama(), small_tokenizer(), some_pairs(tmp_path), OBJECTIVE, QUICK, folder=tmp_path / "run")
+    train(small_llama(), small_tokenizer(), some_pairs(tmp_path), OBJECTIVE, QUICK, folder=tmp_path / "run")
+
+
+def test_a_model_in_float16_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="float16"):
+        train(small_llama().half(), small_tokenizer(), some_pairs(tmp_path), OBJECTIVE, QUICK)
+
+
+def test_a_pair_beyond_the_models_positions_is_refused_by_name(tmp_path: Path) -> None:
+    model = small_llama()
+    model.config.max_position_embeddings = 8
+    with pytest.raises(DataError, match=r"row \d+ has \d+ tokens and the model has 8 positions"):
+        train(model, small_tokenizer(), some_pairs(tmp_path), OBJECTIVE, QUICK)

@@ -40,6 +40,14 @@ def run() -> None:
     except EvenhandError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(error.exit_code) from None
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        sys.stderr.write(
+            "error: out of memory; set a smaller `training.token_budget` or `training.checkpoint_activations: true` "
+            "(neither moves a number), or a smaller model, and start again: the run goes on from its last checkpoint.\n"
+        )
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted.\n")
         raise SystemExit(130) from None
@@ -52,3 +60,12 @@ def run() -> None:
         raise SystemExit(74 if error.errno in DISK_ERRORS else 2) from None
     finally:
         sys.stdout = sys.stderr  # some libraries speak once more while Python ends, and stdout is for results
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, told without importing torch, whose error this may be."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )

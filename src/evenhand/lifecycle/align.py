@@ -5,7 +5,7 @@ import math
 import platform
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from evenhand.evaluation.evaluate import Asking, HeldOut, Narrator, evaluate_pol
 from evenhand.evaluation.preference import PairTraits, evaluate_pairs
 from evenhand.evaluation.replies import read_replies, write_replies
 from evenhand.evaluation.report import DataFacts, Evaluated, Report, write_report
-from evenhand.files import canonical_json, sha256, sha256_file, write_json
+from evenhand.files import canonical_json, held, sha256, sha256_file, write_json
 from evenhand.lifecycle.export import export_model
 from evenhand.model.forward import Policy, causal
 from evenhand.model.load import Source, choose_device, choose_dtype, find_source, load_model, load_tokenizer
@@ -34,7 +34,7 @@ from evenhand.training.journal import read_journal
 from evenhand.training.loop import Hooks, Outcome, Validation
 from evenhand.training.material import Material, encode_texts, read_texts
 from evenhand.training.recipe import Recipe
-from evenhand.training.train import Place, make_policy, train_policy
+from evenhand.training.train import Place, make_policy, train_policy, training_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,34 +84,37 @@ def align(recipe: Recipe, folder: Path, tell: Telling) -> Path:
         tell.say(f"running on padded rows, since {policy.padded_because}")
     require_room(folder, sum(weight.numel() for weight in policy.parameters() if weight.requires_grad))
     _open_folder(folder, recipe, material, identity)
-    bench = Bench(recipe, tokenizer, material, policy, folder, identity, tell)
+    with held(folder):
+        _run(Bench(recipe, tokenizer, material, policy, folder, identity, tell))
+    return folder
+
+
+def _run(bench: Bench) -> None:
+    """Evaluate, train, export, evaluate, report."""
+    recipe, material, folder, tell = bench.recipe, bench.material, bench.folder, bench.tell
     before = _evaluated(bench, 0, None) if material.validation else None
     outcome = _train(bench)
     probes = material.validation or material.train
-    stops = prompt_encoder(tokenizer, recipe.form)[1]
-    worst = export_model(policy, tokenizer, stops, probes, folder / "model")
+    stops = prompt_encoder(bench.tokenizer, recipe.form)[1]
+    worst = export_model(bench.policy, bench.tokenizer, stops, probes, folder / "model")
     tell.say(
         f"{folder / 'model'} was loaded again and gives the same log-probabilities (largest difference {worst:.1e})"
     )
     if before is None:
         tell.say("no held-out pairs were given, so there is no report; add `validation` to see whether it got better.")
-        write_json(folder / "done.json", {"identity": identity, "step": outcome.model_step})
-        return folder
-    after = _evaluated(bench, outcome.model_step, outcome)
-    _report(bench, before, after, outcome)
-    write_json(folder / "done.json", {"identity": identity, "step": outcome.model_step})
-    return folder
+    else:
+        _report(bench, before, _evaluated(bench, outcome.model_step, outcome), outcome)
+    write_json(folder / "done.json", {"identity": bench.identity, "step": outcome.model_step})
 
 
 def identity_of(recipe: Recipe, source: Source, data_hash: str, tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     """Everything that must be the same for a run to be the same run, by name."""
     sections = recipe.resolved()
-    training = {k: v for k, v in sections["training"].items() if k not in ("keep_checkpoints", "report_to")}
     return {
         "model": _model_hash(source),
         "model settings": sha256(canonical_json(sections["model"])),
-        "objective": sha256(canonical_json(sections["objective"])),
-        "training settings": sha256(canonical_json(training)),
+        "objective": sha256(canonical_json(asdict(recipe.objective.build()))),
+        "training settings": training_hash(recipe.training),
         "evaluation settings": sha256(canonical_json(sections["evaluation"])),
         "data": data_hash,
         "tokenizer or template": form_fingerprint(tokenizer, recipe.form),
@@ -240,10 +243,17 @@ def _report(bench: Bench, before: Evaluated, after: Evaluated, outcome: Outcome)
         data=DataFacts(material.hash, material.rows_in, material.rows_used, material.refused),
         recipe=bench.recipe.resolved(),
         journal=read_journal(bench.folder / "journal.jsonl"),
-        machine=machine(bench.policy) | {"step kept": f"{outcome.model_step} of {outcome.steps}"},
+        machine=machine(bench.policy) | {"step kept": _step_kept(bench, outcome)},
         traits=PairTraits.of(before.scored, material.held_out),
     )
     write_report(bench.folder, report)
+
+
+def _step_kept(bench: Bench, outcome: Outcome) -> str:
+    """Which step's weights are reported, and how they were chosen: a choice made on the same pairs flatters a little."""
+    validated = sum("validation" in record for record in read_journal(bench.folder / "journal.jsonl"))
+    how = f", the lowest loss of {validated} validations on these same pairs" if validated > 1 else ""
+    return f"{outcome.model_step} of {outcome.steps}{how}"
 
 
 def machine(policy: Policy) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Scores of packed pairs under a policy: one forward over the forest, or over padded rows where it cannot be shared."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from evenhand.errors import ModelError
+from evenhand.errors import DataError, ModelError
 from evenhand.model import attention
 from evenhand.model.encode import EncodedPair, side
 from evenhand.model.head import LogitForm, token_log_probs
@@ -85,6 +85,18 @@ def use_attention(model: PreTrainedModel, name: str) -> None:
     """Choose the attention that the next forward takes; checkpointed layers need it unchanged until backward."""
     for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
         config._attn_implementation = name
+
+
+def require_positions(policy: Policy, pairs: Sequence[EncodedPair]) -> None:
+    """Raise DataError where a pair is longer than the model has positions for."""
+    positions = getattr(causal(policy.model).config.get_text_config(), "max_position_embeddings", None)
+    for pair in pairs:
+        length = max(len(pair.chosen.tokens), len(pair.rejected.tokens))
+        if positions is not None and length > positions:
+            raise DataError(
+                f"row {pair.row} has {length} tokens and the model has {positions} positions; "
+                f"set `max_tokens` to {positions} or less, which refuses such rows by name."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +175,13 @@ def why_padded(policy: Policy) -> str | None:
     try:
         with torch.no_grad():
             shared_S, padded_S = forest_sums(policy, batch), padded_sums(policy, batch)
+            policy.model.train()  # some attention can be shared only as long as nothing is dropped
+            forest_sums(policy, batch)
     except attention.ForestUnsupportedError as error:
         return str(error)
-    except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         return f"{type(causal(policy.model)).__name__} does not run on a forest ({error})"
     finally:
         policy.model.train(training)

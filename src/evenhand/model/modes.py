@@ -63,10 +63,19 @@ def form_fingerprint(tokenizer: PreTrainedTokenizerBase, form: Form) -> str:
     parts = {
         "tokenizer": backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items()),
         "template": tokenizer.chat_template,
+        "rendered": _sample(tokenizer, form),
         "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
         "form": [form.max_tokens, form.template, form.compat, form.max_prompt_tokens, form.drop_turns, form.arguments],
     }
     return sha256(canonical_json(parts))
+
+
+def _sample(tokenizer: PreTrainedTokenizerBase, form: Form) -> str | None:
+    """A rendered turn: a template that writes today's date is another one tomorrow."""
+    if form.template == "plain" or not tokenizer.chat_template:
+        return None
+    turn = [{"role": "user", "content": "a"}]
+    return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, **form.arguments))
 
 
 def strict_encoder(template: ChatTemplate) -> Encoder:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from evenhand.model.encode import EncodedPair
-from evenhand.model.forward import Policy
+from evenhand.model.forward import Policy, require_positions
 from evenhand.model.pack import forest_tokens, pack
 from evenhand.model.scores import ScoredPairs
 
@@ -21,6 +21,7 @@ def score_pairs(
 
     Pairs are computed in the order of their tokens, so that those with a common beginning share it.
     """
+    require_positions(policy, pairs)
     order = sorted(range(len(pairs)), key=lambda i: pairs[i].chosen.tokens.astype(">u4").tobytes())
     sums = np.zeros((2, len(pairs)))
     training = policy.training

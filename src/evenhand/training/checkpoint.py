@@ -83,6 +83,15 @@ def verify_checkpoint(folder: Path) -> Checkpoint | None:
         return None
 
 
+def set_aside_newer(root: Path, step: int) -> None:
+    """Take every checkpoint after `step` out of the way: it is damaged, or it would have been resumed from."""
+    for folder in root.glob("step-*"):
+        if folder.name > f"step-{step:06d}":
+            aside = root / f"damaged-{folder.name}"
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+
+
 def drop_old(root: Path, keep: int, best_step: int | None) -> None:
     """Remove all but the newest `keep` checkpoints and the best; called only after a newer one is safe."""
     folders = sorted(root.glob("step-*"), reverse=True)

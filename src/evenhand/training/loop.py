@@ -27,6 +27,7 @@ from evenhand.training.checkpoint import (
     require_room,
     restore_random_state,
     save_checkpoint,
+    set_aside_newer,
     verify_checkpoint,
 )
 from evenhand.training.journal import append_record, journal_text, read_journal
@@ -170,6 +171,7 @@ def _resume(policy: Policy, optimizer: MasterAdamW, job: Job) -> _Progress:
             f"{job.folder} holds a run with another {', '.join(changed)}; choose another --out, or remove it to start afresh."
         )
     _restore(policy, optimizer, checkpoint)
+    set_aside_newer(job.folder / "checkpoints", checkpoint.step)
     records = [record for record in read_journal(journal) if record["step"] <= checkpoint.step]
     write_whole(journal, journal_text(records))
     kept = {key: checkpoint.state[key] for key in ("pairs", "tokens", "seconds", "best_step", "without_gain")}

@@ -10,7 +10,7 @@ from evenhand.data.read import describe, read_pairs
 from evenhand.data.schema import PreferencePair, Refusal
 from evenhand.data.snapshot import content_hash, read_snapshot, snapshot_refusals
 from evenhand.data.split import split
-from evenhand.errors import DataError
+from evenhand.errors import DataError, RecipeError
 from evenhand.model.encode import EncodedPair, Encoding, encode_pairs, require_pairs
 from evenhand.model.modes import Form, encoder_for
 from evenhand.training.recipe import DataSection
@@ -51,6 +51,10 @@ class Material:
 def read_texts(section: DataSection) -> Texts:
     """Read and split what the recipe names; raises DataError where nothing usable is left."""
     if section.source is not None and (Path(section.source) / "dataset.json").exists():
+        if section.validation is not None:
+            raise RecipeError(
+                f"{section.source} is curated data with a split of its own; leave `data.validation` out of the recipe."
+            )
         return _snapshot_texts(Path(section.source))
     if section.train is not None:
         return _given_texts(section.train, section.validation, section.kind)

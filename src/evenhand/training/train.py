@@ -1,9 +1,10 @@
 """`train`: from a model a person holds, or inside a run, to the trained policy; no file is read here."""
 
+import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,9 +15,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evenhand.data.read import read_pairs
 from evenhand.data.schema import PreferencePair
+from evenhand.errors import ModelError
+from evenhand.files import canonical_json, held, sha256
 from evenhand.model.adapter import Adapter, attach
 from evenhand.model.encode import EncodedPair, encode_pairs, require_pairs
-from evenhand.model.forward import Policy
+from evenhand.model.forward import Policy, require_positions
 from evenhand.model.modes import Form, encoder_for
 from evenhand.objectives.simpo import SimPO
 from evenhand.training.loop import Hooks, Job, Outcome, run_loop
@@ -25,6 +28,7 @@ from evenhand.training.recipe import TrainingSection
 from evenhand.training.tracking import open_accelerator
 
 Training = TrainingSection
+FREE = ("keep_checkpoints", "report_to", "checkpoint_every", "checkpoint_activations", "token_budget")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,8 @@ def train(
 
     Without `adapter` every weight that requires a gradient is trained. `form` says how pairs become tokens; left out
     it is the chat template and at most 2048 tokens. With `folder`, journal and checkpoints are kept there, and a
-    second call resumes. Raises DataError, TemplateError, NonFiniteError.
+    second call with the same starting model resumes; other data, settings or precision are refused by name. Raises
+    DataError, TemplateError, RecipeError, NonFiniteError.
     """
     form = form or Form(max_tokens=2048)
     pairs = read_pairs(data)[1] if isinstance(data, (str, Path)) else tuple(data)
@@ -63,7 +68,8 @@ def train(
         with TemporaryDirectory() as scratch:
             place = Place(Path(folder) if folder is not None else Path(scratch))
             place.folder.mkdir(parents=True, exist_ok=True)
-            train_policy(policy, (encoded, objective, training), place, Hooks())
+            with held(place.folder):
+                train_policy(policy, (encoded, objective, training), place, Hooks())
     finally:
         policy.release()
     return policy.model
@@ -72,6 +78,8 @@ def train(
 def make_policy(model: PreTrainedModel | PeftModel, adapter: Adapter | None, training: TrainingSection) -> Policy:
     """The policy to train: the seed is set, the adapter attached, activations checkpointed where asked."""
     torch.manual_seed(training.seed)
+    if any(weight.dtype == torch.float16 for weight in model.parameters()):
+        raise ModelError("the model is in float16, where small gradients vanish; load it in bfloat16 or float32.")
     wrapped = attach(model, adapter) if adapter is not None else model
     if training.checkpoint_activations:
         # transformers renames this method; both names take the same settings.
@@ -85,11 +93,38 @@ def train_policy(
 ) -> Outcome:
     """Run the loop in `place`; the policy ends with the best validated weights."""
     pairs, objective, training = work
+    require_positions(policy, pairs)
     plan = make_plan(pairs, training.batch_pairs, training.seed, (training.steps, training.epochs))
-    job = Job(pairs, objective, plan, training, place.folder, dict(place.identity))
+    identity = {**place.identity, **identity_of(policy, pairs, objective, training)}
+    job = Job(pairs, objective, plan, training, place.folder, identity)
     with redirect_stdout(sys.stderr):  # trackers print words, and stdout is for results
         accelerator = open_accelerator(training.report_to, place.folder, place.name, dict(place.config))
         try:
             return run_loop(policy, job, hooks, accelerator)
         finally:
             accelerator.end_training()
+
+
+def identity_of(
+    policy: Policy, pairs: Sequence[EncodedPair], objective: SimPO, training: TrainingSection
+) -> dict[str, str]:
+    """What must be the same for a run to go on, whoever started it."""
+    weights = [[name, list(w.shape)] for name, w in policy.named_parameters() if w.requires_grad]
+    tokens = hashlib.sha256()
+    for pair in pairs:
+        for s in (pair.chosen, pair.rejected):
+            tokens.update(f"{pair.group} {s.starts} {len(s.tokens)} ".encode())
+            tokens.update(s.tokens.tobytes())
+    return {
+        "data or order of it": tokens.hexdigest(),
+        "objective": sha256(canonical_json(asdict(objective))),
+        "training settings": training_hash(training),
+        "set of trained weights": sha256(canonical_json(weights)),
+        "precision": str(next(policy.parameters()).dtype),
+    }
+
+
+def training_hash(training: TrainingSection) -> str:
+    """A hash of the settings that move a number; those that only move time, memory or files are free to change."""
+    settings = training.model_dump(mode="json")
+    return sha256(canonical_json({key: value for key, value in settings.items() if key not in FREE}))
