@@ -12,7 +12,7 @@ from evenhand.model.adapter import Adapter
 from evenhand.model.encode import EncodedPair, side
 from evenhand.objectives.simpo import SimPO
 from evenhand.training.loop import Hooks, Outcome
-from evenhand.training.recipe import TrainingSection
+from evenhand.training.sections import TrainingSection
 from evenhand.training.train import Place, make_policy, train_policy
 
 OBJECTIVE = SimPO(beta=2.0, margin=0.5)

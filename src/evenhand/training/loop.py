@@ -33,8 +33,8 @@ from evenhand.training.checkpoint import (
 from evenhand.training.journal import append_record, journal_text, read_journal
 from evenhand.training.optim import MasterAdamW
 from evenhand.training.plan import Plan, micro_batches, steps_from
-from evenhand.training.recipe import TrainingSection
 from evenhand.training.schedule import Schedule
+from evenhand.training.sections import TrainingSection
 from evenhand.training.step import StepResult, train_step
 from evenhand.training.tracking import tracked_step
 

@@ -13,7 +13,7 @@ from evenhand.data.split import split
 from evenhand.errors import DataError, RecipeError
 from evenhand.model.encode import EncodedPair, Encoding, encode_pairs, require_pairs
 from evenhand.model.modes import Form, encoder_for
-from evenhand.training.recipe import DataSection
+from evenhand.training.sections import DataSection
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,186 +1,30 @@
 """A recipe: everything that decides a run, in one YAML file, checked before anything is loaded."""
 
-import difflib
 import json
-import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 
 from evenhand.errors import RecipeError
 from evenhand.model.adapter import Adapter
-from evenhand.model.load import DtypeName
 from evenhand.model.modes import Form
 from evenhand.objectives.presets import PRESETS
-from evenhand.objectives.simpo import SimPO
+from evenhand.training.sections import (
+    DataSection,
+    EvaluationSection,
+    ModelSection,
+    ObjectiveSection,
+    Section,
+    TrainingSection,
+    nearest,
+)
 
-Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
-# What both numpy and torch take as a seed.
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
 # With full fine-tuning a learning rate from here on makes a model incoherent (SimPO's authors).
 RISKY_LEARNING_RATE = 1e-5
 # No published setting has a larger target gap, in nats per token.
 LARGE_MARGIN = 2.0
-
-
-class Section(BaseModel):
-    """A part of a recipe: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True, allow_inf_nan=False
-    )
-
-
-class AdapterSection(Section):
-    """LoRA; `adapter: null` is full fine-tuning."""
-
-    rank: PositiveInt = Field(16, description="rank of the low-rank product; vLLM serves 16 or less by default")
-    alpha: PositiveFloat = Field(32.0, description="the product is scaled by alpha / rank")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="dropout before the low-rank product")
-    targets: tuple[str, ...] | None = Field(
-        None, description="names of linear layers; left out: all but the output layer"
-    )
-
-
-class ModelSection(Section):
-    """The chat model to start from."""
-
-    source: str = Field(description="a folder saved by transformers, a hub id, or builtin:smollm2-135m")
-    adapter: AdapterSection | None = Field(AdapterSection(), description="LoRA settings, or null for full fine-tuning")
-    dtype: DtypeName = Field(
-        "auto", description="auto is bfloat16 where the hardware multiplies it natively, else float32"
-    )
-
-
-class DataSection(Section):
-    """Preference pairs: one `source` that is split, or `train` with an optional `validation` file."""
-
-    source: str | None = Field(None, description="file, folder or hub id of pairs or judgments, split by prompt family")
-    train: str | None = Field(None, description="file of training pairs, used whole")
-    validation: float | str | None = Field(None, description="with `source` a share such as 0.1, with `train` a file")
-    max_tokens: PositiveInt = Field(
-        2048, description="longest side, prompt included; longer rows are refused and counted"
-    )
-    max_prompt_tokens: PositiveInt | None = Field(None, description="only for `compat: authors`")
-    drop_turns: bool = Field(False, description="make room by dropping whole oldest turns of the prompt")
-    kind: str | None = Field(None, description="force the kind of row instead of recognising it")
-    template: Literal["chat", "plain"] = Field("chat", description="plain: prompt, newline, answer, end of text")
-    template_arguments: dict[str, Any] = Field(
-        {}, description="arguments of the chat template, such as enable_thinking"
-    )
-    compat: Literal["authors", "trl"] | None = Field(None, description="reproduce another trainer's tokens")
-    split_seed: Seed = Field(0, description="seed of the split by prompt family")
-
-    @model_validator(mode="after")
-    def _one_way(self) -> "DataSection":
-        if (self.source is None) == (self.train is None):
-            raise ValueError("give either `source` (it is split) or `train` (used whole), and not both")
-        if self.source is not None and isinstance(self.validation, str):
-            raise ValueError("with `source`, `validation` is a share such as 0.1; with `train` it is a file")
-        if self.train is not None and isinstance(self.validation, float):
-            raise ValueError("with `train`, `validation` is a file; with `source` it is a share such as 0.1")
-        if isinstance(self.validation, float) and not 0 < self.validation < 1:
-            raise ValueError(f"`validation` is {self.validation}; a share lies between 0 and 1")
-        if self.compat == "authors" and self.max_prompt_tokens is None:
-            raise ValueError(
-                "`compat: authors` cuts the prompt, so `max_prompt_tokens` is needed (the authors used 1800)"
-            )
-        if self.compat is not None and (self.template == "plain" or self.template_arguments):
-            raise ValueError("`compat` decides the template by itself; leave `template` and `template_arguments` out")
-        if self.compat != "authors" and self.max_prompt_tokens is not None:
-            raise ValueError("`max_prompt_tokens` is read only with `compat: authors`; leave it out")
-        return self
-
-
-class ObjectiveSection(Section):
-    """SimPO's numbers: beta and margin, or a named preset."""
-
-    name: Literal["simpo"] = Field(description="the method")
-    beta: PositiveFloat | None = Field(None, description="gradient temperature of the sigmoid")
-    margin: float | None = Field(None, description="target gap in nats per token: the authors' gamma_beta_ratio")
-    paper_gamma: float | None = Field(
-        None, description="the margin in reward units, as in the paper and TRL: beta * margin"
-    )
-    preset: str | None = Field(None, description="published beta and margin: " + ", ".join(PRESETS))
-    label_smoothing: float = Field(0.0, description="share of labels assumed wrong")
-    hinge: bool = Field(False, description="hinge in place of the logistic loss")
-    sft_weight: float = Field(0.0, description="weight of the mean negative log-likelihood per chosen token")
-
-    @model_validator(mode="after")
-    def _complete(self) -> "ObjectiveSection":
-        if self.preset is not None and self.preset not in PRESETS:
-            raise ValueError(f"preset {self.preset!r} is unknown{_nearest(self.preset, list(PRESETS))}")
-        if self.preset is None and self.beta is None:
-            raise ValueError("`beta` is missing; published ones are 2 to 10, or name a `preset`")
-        if self.preset is None and self.margin is None and self.paper_gamma is None:
-            raise ValueError("give `margin` (nats per token) or `paper_gamma` (= beta * margin)")
-        beta, margin = self._numbers()
-        said = {
-            "beta": (self.beta, beta),
-            "margin": (self.margin, margin),
-            "paper_gamma": (self.paper_gamma, beta * margin),
-        }
-        for name, (given, wanted) in said.items():
-            if given is not None and not math.isclose(given, wanted, rel_tol=1e-9):
-                raise ValueError(
-                    f"`{name}` is {given:g} and the other keys make it {wanted:g}; leave it out, or the others"
-                )
-        return self
-
-    def _numbers(self) -> tuple[float, float]:
-        """beta and margin: a preset's, else those given, the paper's gamma divided by beta."""
-        if self.preset is not None:
-            return PRESETS[self.preset].beta, PRESETS[self.preset].margin
-        assert self.beta is not None
-        if self.margin is not None:
-            return self.beta, self.margin
-        assert self.paper_gamma is not None
-        return self.beta, self.paper_gamma / self.beta
-
-    def build(self) -> SimPO:
-        """The objective these numbers make."""
-        beta, margin = self._numbers()
-        return SimPO(beta, margin, self.label_smoothing, self.hinge, self.sft_weight)
-
-
-class TrainingSection(Section):
-    """The loop. `steps` overrides `epochs`."""
-
-    batch_pairs: PositiveInt = Field(description="pairs per optimizer step, over all ranks")
-    epochs: PositiveInt | None = Field(None, description="passes over the training pairs")
-    steps: PositiveInt | None = Field(None, description="optimizer steps; overrides epochs")
-    learning_rate: PositiveFloat = Field(description="peak learning rate of AdamW")
-    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="after the warm-up")
-    warmup: Annotated[float, Field(ge=0, le=1)] = Field(0.1, description="share of the steps")
-    seed: Seed = Field(description="of data order, adapter and dropout")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="AdamW's, on matrices only")
-    max_gradient_norm: PositiveFloat = Field(1.0, description="gradients are scaled down to this norm")
-    validate_every: PositiveInt | None = Field(None, description="steps between validations; left out: at the end")
-    checkpoint_every: PositiveInt | None = Field(None, description="steps between checkpoints; left out: at the end")
-    keep_checkpoints: PositiveInt = Field(2, description="newest checkpoints kept, beside the best")
-    patience: PositiveInt | None = Field(None, description="stop after so many validations without a lower loss")
-    token_budget: PositiveInt | None = Field(
-        None, description="tokens per micro-batch; left out: chosen for the device"
-    )
-    checkpoint_activations: bool = Field(False, description="trade time for memory: recompute activations")
-    report_to: tuple[Tracker, ...] = Field((), description="trackers: tensorboard, mlflow, wandb, trackio")
-
-    @model_validator(mode="after")
-    def _length(self) -> "TrainingSection":
-        if self.epochs is None and self.steps is None:
-            raise ValueError("give `epochs` or `steps`")
-        return self
-
-
-class EvaluationSection(Section):
-    """What is asked of the model before and after training."""
-
-    prompts: Annotated[int, Field(ge=0)] = Field(
-        32, description="held-out prompts answered before and after; 0 for none"
-    )
-    max_new_tokens: PositiveInt = Field(256, description="a reply that has not ended by then counts as not ended")
 
 
 class Recipe(Section):
@@ -291,7 +135,7 @@ def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"] if not _is_union_tag(part))
     if first["type"] == "extra_forbidden":
-        return f"`{key}` is not a key of a recipe{_nearest(str(first['loc'][-1]), _keys_at(first['loc'][:-1]))}."
+        return f"`{key}` is not a key of a recipe{nearest(str(first['loc'][-1]), _keys_at(first['loc'][:-1]))}."
     if first["type"] == "missing":
         return f"`{key}` is missing; it decides the result and has no default."
     said = first["msg"].removeprefix("Value error, ")
@@ -309,11 +153,6 @@ def _keys_at(location: tuple[Any, ...]) -> list[str]:
         options = [annotation, *getattr(annotation, "__args__", ())]
         section = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), Recipe)
     return list(section.model_fields)
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(known)}"
 
 
 def _apply(value: dict[str, Any], change: str) -> None:

@@ -24,7 +24,7 @@ from evenhand.model.modes import Form, encoder_for
 from evenhand.objectives.simpo import SimPO
 from evenhand.training.loop import Hooks, Job, Outcome, run_loop
 from evenhand.training.plan import make_plan
-from evenhand.training.recipe import TrainingSection
+from evenhand.training.sections import TrainingSection
 from evenhand.training.tracking import open_accelerator
 
 Training = TrainingSection
