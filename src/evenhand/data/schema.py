@@ -1,6 +1,7 @@
 """The values that data moves in as text: messages, judgments, pairs, refusals."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -123,7 +124,12 @@ class Reading:
     @property
     def refused(self) -> dict[str, int]:
         """Refused rows by reason, most frequent first."""
-        return dict(Counter(refusal.reason for refusal in self.refusals).most_common())
+        return by_reason(self.refusals)
+
+
+def by_reason(refusals: Iterable[Refusal]) -> dict[str, int]:
+    """How many were refused for each reason, most frequent first."""
+    return dict(Counter(refusal.reason for refusal in refusals).most_common())
 
 
 def to_pair(judgment: Judgment) -> PreferencePair | None:

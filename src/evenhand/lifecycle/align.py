@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 import transformers
 from transformers import PreTrainedTokenizerBase
@@ -30,11 +29,12 @@ from evenhand.model.score import score_pairs
 from evenhand.model.scores import PairScores, ScoredPairs
 from evenhand.objectives.simpo import SimPO
 from evenhand.training.checkpoint import require_room
+from evenhand.training.identity import refuse_other_run, training_hash
 from evenhand.training.journal import read_journal
 from evenhand.training.loop import Hooks, Outcome, Validation
 from evenhand.training.material import Material, encode_texts, read_texts
 from evenhand.training.recipe import Recipe
-from evenhand.training.train import Place, make_policy, train_policy, training_hash
+from evenhand.training.train import Place, make_policy, train_policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +146,7 @@ def _policy(recipe: Recipe, source: Source) -> Policy:
 def _open_folder(folder: Path, recipe: Recipe, material: Material, identity: dict[str, str]) -> None:
     identity_file = folder / "identity.json"  # the first file of a run
     if identity_file.exists():
-        before = json.loads(identity_file.read_text(encoding="utf-8"))
-        if changed := sorted(k for k in before.keys() | identity.keys() if before.get(k) != identity.get(k)):
-            raise RecipeError(
-                f"{folder} holds a run with another {', '.join(changed)}; choose another --out, or remove it to start afresh."
-            )
+        refuse_other_run(folder, json.loads(identity_file.read_text(encoding="utf-8")), identity)
     elif folder.exists() and not folder.is_dir():
         raise RecipeError(f"{folder} is a file; choose another --out.")
     elif folder.exists() and any(".staging-" not in file.name for file in folder.iterdir()):
@@ -182,7 +178,7 @@ def _validator(bench: Bench, objective: SimPO) -> Callable[[Policy, int], Valida
         scored = score_pairs(policy, bench.material.validation, report=_stage(bench, f"validating after step {step}"))
         if not np.isfinite(scored.mean_gap_B).all():
             return Validation(math.nan, {})  # which stops the run, before any row is kept
-        _keep_rows(bench, step, scored)
+        scored.write(_rows_file(bench, step))
         found = evaluate_pairs(scored, PairTraits.of(scored, traits_of))
         return Validation(mean_loss(objective, scored), found.json())
 
@@ -203,14 +199,6 @@ def _rows_file(bench: Bench, step: int) -> Path:
     return bench.folder / "rows" / f"step-{step:06d}.parquet"
 
 
-def _keep_rows(bench: Bench, step: int, scored: ScoredPairs) -> None:
-    file = _rows_file(bench, step)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    staging = file.with_suffix(".staging")
-    pq.write_table(scored.table(), staging)
-    staging.replace(file)
-
-
 def _evaluated(bench: Bench, step: int, outcome: Outcome | None) -> Evaluated:
     """Scores and replies at `step`, from the run's files where they are there already."""
     word = "after" if outcome else "before"
@@ -228,7 +216,7 @@ def _evaluated(bench: Bench, step: int, outcome: Outcome | None) -> Evaluated:
         found = evaluation_of(bench.policy, bench.tokenizer, bench.held_out, (ScoredPairs.read(rows), asking))
     else:
         found = evaluate_policy(bench.policy, bench.tokenizer, bench.held_out, asking)
-        _keep_rows(bench, step, found.scored)
+        found.scored.write(_rows_file(bench, step))
     if found.generation:
         write_replies(replies, found.generation)
     return found

@@ -1,18 +1,16 @@
 """A model from disk and a file of pairs: their scores, or the whole evaluation."""
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
 from evenhand.data.ledger import write_refusals
 from evenhand.data.read import describe, read_pairs
-from evenhand.data.schema import Refusal
+from evenhand.data.schema import Refusal, by_reason
 from evenhand.errors import UserError
 from evenhand.evaluation.evaluate import Asking, HeldOut, Narrator, evaluation_of
 from evenhand.model.encode import encode_pairs, require_pairs
@@ -54,7 +52,7 @@ class Appraised:
     @property
     def refused(self) -> dict[str, int]:
         """Refused rows by reason."""
-        return dict(Counter(refusal.reason for refusal in self.refusals).most_common())
+        return by_reason(self.refusals)
 
 
 def appraise(asked: Asked, say: Say, narrate: Narrator) -> Appraised:
@@ -93,10 +91,7 @@ def evaluate_model(asked: Asked, prompts: int, say: Say, narrate: Narrator) -> d
 
 def write_rows(path: Path, found: Appraised) -> Path:
     """Write the scores as Parquet and the refused rows beside it; returns the latter's path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}.staging")
-    pq.write_table(found.scored.table(), staging)
-    staging.replace(path)
+    found.scored.write(path)
     refused = path.with_name(f"{path.stem}.refused.jsonl")
     write_refusals(refused, found.refusals)
     return refused

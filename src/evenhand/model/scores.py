@@ -93,6 +93,13 @@ class ScoredPairs:
             }
         )
 
+    def write(self, path: Path) -> None:
+        """Keep the table as Parquet; a reader sees the old file or the new one, never a part."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging = path.with_name(f".{path.name}.staging")
+        pq.write_table(self.table(), staging)
+        staging.replace(path)
+
     @classmethod
     def read(cls, path: Path) -> "ScoredPairs":
         """The scores kept in a Parquet file; raises DataError if it is not one of ours."""

@@ -30,6 +30,7 @@ from evenhand.training.checkpoint import (
     set_aside_newer,
     verify_checkpoint,
 )
+from evenhand.training.identity import refuse_other_run
 from evenhand.training.journal import append_record, journal_text, read_journal
 from evenhand.training.optim import MasterAdamW
 from evenhand.training.plan import Plan, micro_batches, steps_from
@@ -163,13 +164,7 @@ def _resume(policy: Policy, optimizer: MasterAdamW, job: Job) -> _Progress:
             )
         write_whole(journal, "")
         return _Progress()
-    before = checkpoint.state["identity"]
-    if changed := sorted(
-        key for key in before.keys() | job.identity.keys() if before.get(key) != job.identity.get(key)
-    ):
-        raise RecipeError(
-            f"{job.folder} holds a run with another {', '.join(changed)}; choose another --out, or remove it to start afresh."
-        )
+    refuse_other_run(job.folder, checkpoint.state["identity"], job.identity)
     _restore(policy, optimizer, checkpoint)
     set_aside_newer(job.folder / "checkpoints", checkpoint.step)
     records = [record for record in read_journal(journal) if record["step"] <= checkpoint.step]

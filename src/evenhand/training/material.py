@@ -1,13 +1,12 @@
 """What a recipe trains on: pairs read, split and encoded, with every row accounted for."""
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from evenhand.data.read import describe, read_pairs
-from evenhand.data.schema import PreferencePair, Refusal
+from evenhand.data.schema import PreferencePair, Refusal, by_reason
 from evenhand.data.snapshot import content_hash, read_snapshot, snapshot_refusals
 from evenhand.data.split import split
 from evenhand.errors import DataError, RecipeError
@@ -45,7 +44,7 @@ class Material:
     @property
     def refused(self) -> dict[str, int]:
         """Refused rows by reason, most frequent first."""
-        return dict(Counter(refusal.reason for refusal in self.refusals).most_common())
+        return by_reason(self.refusals)
 
 
 def read_texts(section: DataSection) -> Texts:

@@ -1,10 +1,9 @@
 """`train`: from a model a person holds, or inside a run, to the trained policy; no file is read here."""
 
-import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,19 +15,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from evenhand.data.read import read_pairs
 from evenhand.data.schema import PreferencePair
 from evenhand.errors import ModelError
-from evenhand.files import canonical_json, held, sha256
+from evenhand.files import held
 from evenhand.model.adapter import Adapter, attach
 from evenhand.model.encode import EncodedPair, encode_pairs, require_pairs
 from evenhand.model.forward import Policy, require_positions
 from evenhand.model.modes import Form, encoder_for
 from evenhand.objectives.simpo import SimPO
+from evenhand.training.identity import identity_of
 from evenhand.training.loop import Hooks, Job, Outcome, run_loop
 from evenhand.training.plan import make_plan
 from evenhand.training.sections import TrainingSection
 from evenhand.training.tracking import open_accelerator
 
 Training = TrainingSection
-FREE = ("keep_checkpoints", "report_to", "checkpoint_every", "checkpoint_activations", "token_budget")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,28 +102,3 @@ def train_policy(
             return run_loop(policy, job, hooks, accelerator)
         finally:
             accelerator.end_training()
-
-
-def identity_of(
-    policy: Policy, pairs: Sequence[EncodedPair], objective: SimPO, training: TrainingSection
-) -> dict[str, str]:
-    """What must be the same for a run to go on, whoever started it."""
-    weights = [[name, list(w.shape)] for name, w in policy.named_parameters() if w.requires_grad]
-    tokens = hashlib.sha256()
-    for pair in pairs:
-        for s in (pair.chosen, pair.rejected):
-            tokens.update(f"{pair.group} {s.starts} {len(s.tokens)} ".encode())
-            tokens.update(s.tokens.tobytes())
-    return {
-        "data or order of it": tokens.hexdigest(),
-        "objective": sha256(canonical_json(asdict(objective))),
-        "training settings": training_hash(training),
-        "set of trained weights": sha256(canonical_json(weights)),
-        "precision": str(next(policy.parameters()).dtype),
-    }
-
-
-def training_hash(training: TrainingSection) -> str:
-    """A hash of the settings that move a number; those that only move time, memory or files are free to change."""
-    settings = training.model_dump(mode="json")
-    return sha256(canonical_json({key: value for key, value in settings.items() if key not in FREE}))
