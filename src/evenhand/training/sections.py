@@ -40,7 +40,7 @@ class ModelSection(Section):
     source: str = Field(description="a folder saved by transformers, a hub id, or builtin:smollm2-135m")
     adapter: AdapterSection | None = Field(AdapterSection(), description="LoRA settings, or null for full fine-tuning")
     dtype: DtypeName = Field(
-        "auto", description="auto is bfloat16 where the hardware multiplies it natively, else float32"
+        "auto", description="auto is bfloat16 on a GPU that has it and on a CPU with AMX, else float32"
     )
 
 
