@@ -36,6 +36,11 @@ class MasterAdamW:
         ]
         self.adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, fused=True)
 
+    @property
+    def loss_scale(self) -> float:
+        """What the loss is multiplied by: FSDP averages over ranks, and a sum is wanted."""
+        return float(self.ranks.size) if self.sharded else 1.0
+
     @torch.no_grad()
     def reduce(self) -> None:
         """Add the gradients of all ranks up; shards are added up already."""

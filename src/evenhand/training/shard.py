@@ -39,8 +39,6 @@ def shard(policy: Policy, ranks: Ranks) -> None:
     for layer in layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(policy, mesh=mesh, reshard_after_forward=True)
-    for unit in _units(policy):
-        unit.set_gradient_divide_factor(1.0)  # gradients are sums here; a mean would round
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def train_step(
     `rates` are the learning rate and the largest gradient norm. Raises NonFiniteError before the optimizer moves, on
     every rank alike.
     """
-    sums, broken = _backward(policy, objective, share)
+    sums, broken = _backward(policy, objective, share, optimizer.loss_scale)
     _refuse_non_finite("loss", broken, share)
     tokens, *means = (share.ranks.add(sums) / torch.tensor([1.0, *[share.pairs] * len(_MEANS)])).tolist()
     rate, largest = rates
@@ -57,7 +57,7 @@ def train_step(
     return StepResult(share.pairs, int(tokens), **dict(zip(_MEANS, means)), gradient_norm=norm)
 
 
-def _backward(policy: Policy, objective: SimPO, share: Share) -> tuple[Tensor, list[EncodedPair]]:
+def _backward(policy: Policy, objective: SimPO, share: Share, scale: float) -> tuple[Tensor, list[EncodedPair]]:
     """Gradients of this rank's share; tokens and the sums of what is told as means, and the pairs without a finite loss."""
     sums = torch.zeros(1 + len(_MEANS), dtype=torch.float64)
     broken: list[EncodedPair] = []
@@ -65,7 +65,7 @@ def _backward(policy: Policy, objective: SimPO, share: Share) -> tuple[Tensor, l
         packed = pack(batch)
         scores = policy(packed)
         loss_B = objective(scores)
-        (loss_B.sum() / share.pairs).backward()
+        (loss_B.sum() / (share.pairs / scale)).backward()
         sums += torch.cat([torch.tensor([float(packed.tokens)], dtype=torch.float64), _sums(scores, loss_B)])
         broken += [pair for pair, finite in zip(batch, torch.isfinite(loss_B.detach()).tolist()) if not finite]
     for batch in share.idle:
