@@ -13,6 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests" / "model"), str(ROOT / "tests" / "training")]
+sys.path.append(str(ROOT / "tests" / "lifecycle"))
 
 from architectures import tiny
 from small_training import OBJECTIVE, settings, some_pairs
@@ -36,14 +37,18 @@ def train_tiny(
     hooks: Hooks | None = None,
     adapter: Adapter | None = None,
     allowed: tuple[str, ...] = (),
+    size: tuple[int, int] = (17, 256),
     **changes: Any,
 ) -> None:
-    """One run of the tiny model in `folder`, from wherever it is to its end."""
+    """One run of the tiny model in `folder`, from wherever it is to its end; `size` is pairs and width."""
+    pairs, width = size
     training = settings(**QUICK | changes)
     with ranks_joined():
         folder.mkdir(parents=True, exist_ok=True)
-        policy = make_policy(tiny("llama", **WIDE), adapter, training)
-        work = (some_pairs(17, largest_group=2), OBJECTIVE, training)
+        policy = make_policy(
+            tiny("llama", **WIDE | {"hidden_size": width, "intermediate_size": 2 * width}), adapter, training
+        )
+        work = (some_pairs(pairs, largest_group=2), OBJECTIVE, training)
         train_policy(policy, work, Place(folder, allowed=allowed), hooks or Hooks())
 
 
