@@ -71,11 +71,11 @@ def drill(scratch: Path) -> tuple[int, int]:
     held = 0
     for name, change in (CHANGES | NEVER).items():
         folder, log = scratch / name, scratch / f"{name}.log"
-        assert ended(fork(lambda: start(folder, None, stop=4), log)) == 99, log.read_text()  # noqa: B023
+        assert ended(fork(lambda: start(folder, None, stop=4), log)) == 99, log.read_text()
         log.unlink()
-        code = ended(fork(lambda: start(folder, change), log))  # noqa: B023
+        code = ended(fork(lambda: start(folder, change), log))
         refused = code == 2 and f"another {name}" in log.read_text()
-        code = ended(fork(lambda: start(folder, change, allowed=(name,)), log))  # noqa: B023
+        code = ended(fork(lambda: start(folder, change, allowed=(name,)), log))
         ok = refused and code == (2 if name in NEVER else 0)
         held += ok
         if not ok:

@@ -40,11 +40,11 @@ def drill(levels: int, scratch: Path) -> tuple[int, int, int]:
     for level in range(levels):
         folder, log = scratch / f"run-{level}", scratch / f"{level}.log"
         room = int(2**20 * (2 + 300 * level / max(1, levels - 1)))
-        code = ended(fork(lambda: limited(folder, room), log))  # noqa: B023
+        code = ended(fork(lambda: limited(folder, room), log))
         said = log.read_text()
         short += code != 0
         spoke = code == 0 or (code == 2 and ADVICE in said)
-        again = ended(fork(lambda: train_tiny(folder, **MODEL), log))  # noqa: B023
+        again = ended(fork(lambda: train_tiny(folder, **MODEL), log))
         same = again == 0 and not differing(fingerprint(folder, 3), wanted)
         held += spoke and same
         print(

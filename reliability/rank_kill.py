@@ -59,7 +59,7 @@ def drill(kills: int, seed: int, scratch: Path) -> tuple[int, int, float]:
         folder = scratch / f"run-{i}"
         seconds, code = strike(folder, draw, i % 2 == 1, log)
         slowest = max(slowest, seconds)
-        again = {ended(pid) for pid in fork_ranks(lambda: train_tiny(folder, parallel="fsdp"), 2, log)}  # noqa: B023
+        again = {ended(pid) for pid in fork_ranks(lambda: train_tiny(folder, parallel="fsdp"), 2, log)}
         same = again == {0} and not differing(fingerprint(folder), wanted)
         # A rank that was done already has ended well; any other says that it lost one.
         ok = seconds <= GOAL_SECONDS and code in (74, 0) and same

@@ -85,7 +85,7 @@ NAMES = (
         "A",
         "a" * 65,
     ),
-    *("${HOME}", "@a", "a=b", "a,b"),
+    *("${HOME}", "@a", "a=b", "a,b", "a\x7fb"),
 )
 SECRETS = (
     *("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GITHUB_TOKEN"),
@@ -163,7 +163,7 @@ def names_inside(scratch: Path) -> tuple[int, int]:
     root = (scratch / "runs").resolve()
     for name in NAMES:
         value = recipe_value(Path("model"), {"train": "x.jsonl"}) | {"name": name}
-        held += _refused(lambda: check_recipe(value, "r")) or (root / name).resolve().parent == root  # noqa: B023
+        held += _refused(lambda: check_recipe(value, "r")) or (root / name).resolve().parent == root
     return held, len(NAMES)
 
 
