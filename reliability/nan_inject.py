@@ -3,6 +3,7 @@
 python reliability/nan_inject.py
 """
 
+import argparse
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -96,8 +97,11 @@ def inject(scratch: Path, each: int = 10) -> tuple[int, int]:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--each", type=int, default=10, help="injections of each of the three kinds")
+    asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        good, cases = inject(Path(scratch))
+        good, cases = inject(Path(scratch), asked.each)
     return verdict(
         "R7 injections", good, cases, "stopped before the optimizer moved (the last one: skipped and counted)"
     )

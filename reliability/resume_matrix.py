@@ -113,9 +113,11 @@ def threads_are_pinned(scratch: Path) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--ranks", type=int, choices=(1, 2), help="only the mixes on so many ranks")
     asked = parser.parse_args()
+    chosen = [case for case in cases(asked.quick) if asked.ranks in (None, case.ranks)]
     with tempfile.TemporaryDirectory() as scratch:
-        held = [survives(case, Path(scratch)) for case in cases(asked.quick)]
+        held = [survives(case, Path(scratch)) for case in chosen]
         held.append(threads_are_pinned(Path(scratch)))
     return verdict("R3 resume matrix", sum(held), len(held), "mixes (the last: threads) with 0 differing bits")
 

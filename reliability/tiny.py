@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +93,8 @@ def ended_within(pid: int, seconds: float) -> int | None:
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
     """Signal a child of ours that may be gone."""
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def fork_ranks(work: Callable[[], object], size: int, log: Path) -> list[int]:
