@@ -45,7 +45,7 @@ def test_other_weights_can_never_be_allowed() -> None:
 
 def test_a_name_that_a_run_does_not_have_is_a_mistake() -> None:
     refuse_unknown(("training", "threads"), ("training.seed", "threads"))
-    with pytest.raises(RecipeError, match="--allow-change trainig: a run has no such name; it has training.seed"):
+    with pytest.raises(RecipeError, match=r"--allow-change trainig: a run has no such name; it has training.seed"):
         refuse_unknown(("trainig",), ("training.seed",))
 
 

@@ -1,22 +1,18 @@
 """Checkpoints: a folder of safetensors and JSON with a manifest, there whole or not at all; no pickle anywhere."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from evenhand.errors import NoRoomError
 from evenhand.files import (
-    as_disk_error,
     canonical_json,
     existing_parent,
     sha256,
@@ -26,6 +22,7 @@ from evenhand.files import (
     write_json,
 )
 from evenhand.training.ranks import Ranks
+from evenhand.training.tensorfile import write_tensors
 
 MANIFEST = "manifest.json"
 # An fp32 master and the two moments of AdamW.
@@ -110,15 +107,10 @@ def save_checkpoint(
 
 
 def _write_tensors(staging: Path, tensors: dict[str, Tensor], writer: Writer) -> dict[str, Any]:
-    """Write this rank's file and make it durable, while it is hashed as it lies on the disk."""
+    """Write this rank's file; its length and hash by its name."""
     number = f"-{writer.ranks.rank + 1:05d}-of-{writer.ranks.size:05d}" if writer.sharded else ""
     path = staging / f"state{number}.safetensors"
-    as_disk_error(lambda: save_file({k: v.contiguous() for k, v in tensors.items()}, path))
-    with ThreadPoolExecutor(1) as pool:
-        synced = pool.submit(_sync, path)
-        facts = _described(path)
-        synced.result()
-    return {path.name: facts}
+    return {path.name: write_tensors(path, tensors)}
 
 
 def _finish(staging: Path, state: dict[str, Any], files: dict[str, Any], writer: Writer) -> None:
@@ -246,8 +238,3 @@ def _of_rank(rank: int) -> str:
 
 def _described(file: Path) -> dict[str, Any]:
     return {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
-
-
-def _sync(file: Path) -> None:
-    with file.open("rb") as handle:
-        os.fsync(handle.fileno())
