@@ -47,6 +47,6 @@ def _pieces(tensors: list[tuple[str, Tensor]]) -> Iterator[memoryview]:
     text += b" " * (-len(text) % 8)
     yield memoryview(len(text).to_bytes(8, "little") + text)
     for _, tensor in tensors:
-        content = memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        content = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
         for start in range(0, len(content), _PIECE):
             yield content[start : start + _PIECE]
