@@ -1,10 +1,11 @@
 # make demo   the whole way on the built-in data and model
 # make test   everything that must hold: style, types, layers, tests
+# make reliability   the drills in their long form, about 10 minutes: kills, damage, full disks, lost ranks (docs/reliability.md)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check golden
+.PHONY: demo test check golden reliability
 .DELETE_ON_ERROR:
 
 # The package of the built-in model depends on bindings that compile for minutes and that evenhand does not use.
@@ -35,3 +36,22 @@ test: check
 
 golden: $(VENV)/.dev
 	$(BIN)/python tests/training/golden.py
+
+DRILL = OMP_NUM_THREADS=1 $(BIN)/python
+
+reliability: $(VENV)/.dev
+	$(DRILL) reliability/kill_sweep.py --kills 300 --seed 5
+	$(DRILL) reliability/kill_each_syscall.py
+	$(DRILL) reliability/resume_matrix.py
+	$(DRILL) reliability/corrupt.py --cases 500
+	$(DRILL) reliability/disk_full.py --sizes 20
+	$(DRILL) reliability/preempt.py --n 50
+	$(DRILL) reliability/nan_inject.py
+	$(DRILL) reliability/equivalence.py
+	$(DRILL) reliability/ranks_agree.py
+	$(DRILL) reliability/rank_kill.py --kills 10
+	$(DRILL) reliability/changed.py
+	$(DRILL) reliability/little_memory.py --levels 10
+	$(DRILL) reliability/security.py
+	$(DRILL) reliability/soak.py --checkpoints 1000
+	$(DRILL) reliability/save_cost.py --rounds 3

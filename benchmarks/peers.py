@@ -135,6 +135,7 @@ def run_evenhand(model: Any, encoded: Any, pairs: int, share: bool) -> tuple[flo
     from evenhand.training.loop import budget_for
     from evenhand.training.optim import MasterAdamW
     from evenhand.training.plan import micro_batches
+    from evenhand.training.share import Share
     from evenhand.training.step import train_step
     from evenhand.training.train import Training, make_policy
 
@@ -149,7 +150,7 @@ def run_evenhand(model: Any, encoded: Any, pairs: int, share: bool) -> tuple[flo
         began = time.perf_counter()
         micro = micro_batches(batch, budget_for(settings, policy.device))[0]
         if share:
-            loss = train_step(policy, objective, optimizer, micro, (1e-9, 1.0)).loss
+            loss = train_step(policy, objective, optimizer, Share.alone(micro), (1e-9, 1.0)).loss
         else:  # the same step with every sequence laid out whole
             loss = 0.0
             for part in micro:

@@ -44,7 +44,24 @@ class GuardError(EvenhandError):
 
 
 class NonFiniteError(GuardError):
-    """A loss, gradient or weight became NaN or infinite; raised before the optimizer moves."""
+    """A loss, gradient or weight became NaN or infinite; raised before the optimizer moves.
+
+    `data_at_fault` is False where leaving the step out would not help.
+    """
+
+    def __init__(self, message: str, data_at_fault: bool = True) -> None:
+        super().__init__(message)
+        self.data_at_fault = data_at_fault
+
+
+class CollapseError(GuardError):
+    """Replies or log-probabilities show that the model is falling apart; the best checkpoint is kept."""
+
+
+class LostRankError(EvenhandError):
+    """Another process of a run on many ranks has died; the last checkpoint is good."""
+
+    exit_code = 74
 
 
 class StorageError(EvenhandError):

@@ -164,12 +164,12 @@ def test_a_kill_between_the_first_two_files_is_survived(
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"training": {"learning_rate": 2e-3}}, "training settings"),
-        ({"training": {"steps": 6}}, "training settings"),
-        ({"objective": {"beta": 2.5}}, "objective"),
-        ({"data": {"max_tokens": 99}}, "tokenizer or template"),
-        ({"evaluation": {"prompts": 1}}, "evaluation settings"),
-        ({"model": {"adapter": {"rank": 2, "alpha": 8}}}, "model settings"),
+        ({"training": {"learning_rate": 2e-3}}, r"training.learning_rate \(0.001, now 0.002\)"),
+        ({"training": {"steps": 6}}, r"training.steps \(5, now 6\)"),
+        ({"objective": {"beta": 2.5}}, r"objective.beta \(2.0, now 2.5\)"),
+        ({"data": {"max_tokens": 99}}, r"data.max_tokens \(2048, now 99\)"),
+        ({"evaluation": {"prompts": 1}}, r"evaluation.prompts \(2, now 1\)"),
+        ({"model": {"adapter": {"rank": 2, "alpha": 8}}}, r"model.adapter.rank \(4, now 2\)"),
     ],
 )
 def test_a_changed_recipe_is_refused_by_what_changed(
@@ -191,7 +191,7 @@ def test_changed_data_and_a_changed_model_are_refused(tmp_path: Path, small_mode
     folder = tmp_path / "run"
     align(recipe_for(small_model, split), folder, listening()[0])
     write_rows(Path(split["train"]), rows(30, seed=5)[:18])
-    with pytest.raises(RecipeError, match="another data;"):
+    with pytest.raises(RecipeError, match="another data; choose another --out, allow it with --allow-change data, or"):
         align(recipe_for(small_model, split), folder, listening()[0])
 
 

@@ -12,7 +12,15 @@ from trl.experimental.cpo import CPOTrainer
 from evenhand.data.schema import Message
 from evenhand.errors import TemplateError
 from evenhand.model.encode import EncodedSide
-from evenhand.model.modes import Form, authors_encoder, encoder_for, form_fingerprint, prompt_encoder, trl_encoder
+from evenhand.model.modes import (
+    Form,
+    authors_encoder,
+    encoder_for,
+    prompt_encoder,
+    template_fingerprint,
+    tokenizer_fingerprint,
+    trl_encoder,
+)
 from evenhand.model.template import ChatTemplate
 
 # Its generation prompt ends in a space that merges with a word, and not with a digit.
@@ -206,18 +214,17 @@ def test_a_server_stops_at_the_end_of_turn_and_at_eos() -> None:
     assert stops == {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end_of_turn>")}
 
 
-def test_the_fingerprint_holds_everything_that_decides_tokens() -> None:
-    forms = [
-        Form(100),
-        Form(101),
-        Form(100, template="plain"),
-        Form(100, compat="trl"),
-        Form(100, compat="authors", max_prompt_tokens=50),
-        Form(100, compat="authors", max_prompt_tokens=51),
-        Form(100, drop_turns=True),
-        Form(100, arguments={"enable_thinking": False}),
+def test_the_fingerprints_tell_templates_and_tokenizers_apart() -> None:
+    forms = [Form(100), Form(100, template="plain"), Form(100, arguments={"enable_thinking": False})]
+    found = [template_fingerprint(chat_tokenizer("chatml"), form) for form in forms]
+    found += [
+        template_fingerprint(chat_tokenizer(*which), Form(100)) for which in (("llama3",), ("chatml", CHATML_BARE))
     ]
-    found = [form_fingerprint(chat_tokenizer("chatml"), form) for form in forms]
-    found += [form_fingerprint(chat_tokenizer(*which), Form(100)) for which in (("llama3",), ("chatml", CHATML_BARE))]
     assert len(set(found)) == len(found)
-    assert form_fingerprint(chat_tokenizer("chatml"), Form(100)) == found[0]
+    assert template_fingerprint(chat_tokenizer("chatml"), Form(100)) == found[0]
+    assert tokenizer_fingerprint(chat_tokenizer("chatml")) == tokenizer_fingerprint(
+        chat_tokenizer("chatml", CHATML_BARE)
+    )
+    changed = chat_tokenizer("chatml")
+    changed.add_tokens(["a word of its own"])
+    assert tokenizer_fingerprint(changed) != tokenizer_fingerprint(chat_tokenizer("chatml"))

@@ -113,7 +113,10 @@ def test_signal_handlers_are_given_back(tmp_path: Path) -> None:
 
 def test_another_run_in_the_folder_is_refused_by_what_differs(tmp_path: Path) -> None:
     run(tmp_path, settings(steps=2), identity={"data": "1", "model": "a"})
-    with pytest.raises(RecipeError, match="holds a run with another data, method; choose another --out"):
+    with pytest.raises(
+        RecipeError,
+        match="holds a run with another data \\(1, now 2\\), method \\(absent, now x\\); choose another --out",
+    ):
         run(tmp_path, settings(steps=2), identity={"data": "2", "model": "a", "method": "x"})
     run(tmp_path, settings(steps=2), identity={"model": "a", "data": "1"})
 

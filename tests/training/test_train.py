@@ -97,10 +97,16 @@ def test_no_usable_pair_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        ({"objective": SimPO(beta=10.0, margin=0.1)}, "objective"),
-        ({"training": settings(steps=3, token_budget=256, learning_rate=5e-3)}, "training settings"),
-        ({"swap": True}, "data or order of it"),
-        ({"adapter": Adapter(2, 4.0)}, "set of trained weights"),
+        (
+            {"objective": SimPO(beta=10.0, margin=0.1)},
+            r"objective.beta \(2.0, now 10.0\), objective.margin \(0.5, now 0.1\)",
+        ),
+        (
+            {"training": settings(steps=3, token_budget=256, learning_rate=5e-3)},
+            r"training.learning_rate \(0.001, now 0.005\); choose another --out, allow it with --allow-change training.learning_rate",
+        ),
+        ({"swap": True}, "tokens"),
+        ({"adapter": Adapter(2, 4.0)}, "weights; choose another --out, or remove"),
     ],
 )
 def test_a_folder_of_another_run_is_refused_by_what_differs(tmp_path: Path, change: dict[str, Any], name: str) -> None:

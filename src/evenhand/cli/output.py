@@ -54,6 +54,9 @@ class Output:
         """A training step's line."""
         now = time.monotonic()
         done = record["step"]
+        if "skipped" in record:
+            self.say(f"step {done}/{steps} is skipped: {record['skipped']}")
+            return
         left = clock((steps - done) * record["seconds"] / done)
         line = (
             f"step {done}/{steps}: loss {record['loss']:.4f}, accuracy {record['accuracy']:.2f}, gap {record['gap']:+.3f}, "

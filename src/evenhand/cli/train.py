@@ -18,6 +18,10 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count, estimate, show one pair, and train nothing.")
     ] = False,
+    allowed: Annotated[
+        list[str] | None,
+        typer.Option("--allow-change", metavar="NAME", help="Go on although this differs from what the run had."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Go on where a setting is known to ruin models.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -25,13 +29,17 @@ def train(
     """Train one model from a recipe; the same command again goes on where it stopped.
 
     Example: evenhand train recipe.yaml --out runs/harbor
+
+    On many processes: torchrun --nproc-per-node 8 -m evenhand train recipe.yaml
     """
     from evenhand.lifecycle.align import Telling, align
     from evenhand.lifecycle.rehearsal import rehearse
     from evenhand.lifecycle.summary import summary, summary_words
+    from evenhand.training.ranks import launched_ranks
     from evenhand.training.recipe import advice, read_recipe, refuse_risk
 
-    output = Output(as_json, quiet)
+    first = launched_ranks().first
+    output = Output(as_json, quiet or not first)
     checked = read_recipe(recipe, tuple(changes or ()))
     if not force:
         refuse_risk(checked)
@@ -43,6 +51,7 @@ def train(
         rehearsal = rehearse(checked, tell)
         output.result(rehearsal.json(), rehearsal.words())
         return
-    align(checked, folder, tell)
-    found = summary(folder)
-    output.result(found, summary_words(found))
+    align(checked, folder, tell, tuple(allowed or ()))
+    if first:
+        found = summary(folder)
+        output.result(found, summary_words(found))

@@ -218,7 +218,8 @@ def _continue(model: PreTrainedModel, prompts: list[list[int]]) -> list[list[int
     pad = model.generation_config.pad_token_id
     rows = torch.tensor([[pad] * (width - len(ids)) + ids for ids in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts], device=model.device)
-    out: Tensor = model.generate(input_ids=rows, attention_mask=mask)
+    # One rank answers alone: transformers would wait for the others wherever it sees shards.
+    out: Tensor = model.generate(input_ids=rows, attention_mask=mask, synced_gpus=False)
     return [list(map(int, row)) for row in out[:, width:].tolist()]
 
 

@@ -1,15 +1,14 @@
 """One run from recipe to report: read, evaluate, train, evaluate, export; what is done already is not done again."""
 
 import json
-import math
 import platform
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from transformers import PreTrainedTokenizerBase
@@ -17,24 +16,27 @@ from transformers import PreTrainedTokenizerBase
 from evenhand.data.ledger import write_refusals
 from evenhand.errors import RecipeError
 from evenhand.evaluation.evaluate import Asking, HeldOut, Narrator, evaluate_policy, evaluation_of
-from evenhand.evaluation.preference import PairTraits, evaluate_pairs
+from evenhand.evaluation.preference import PairTraits
 from evenhand.evaluation.replies import read_replies, write_replies
 from evenhand.evaluation.report import DataFacts, Evaluated, Report, write_report
 from evenhand.files import canonical_json, held, sha256, sha256_file, write_json
 from evenhand.lifecycle.export import export_model
+from evenhand.lifecycle.validator import Validator, start_of
 from evenhand.model.forward import Policy, causal
 from evenhand.model.load import Source, choose_device, choose_dtype, find_source, load_model, load_tokenizer
-from evenhand.model.modes import form_fingerprint, prompt_encoder
-from evenhand.model.score import score_pairs
-from evenhand.model.scores import PairScores, ScoredPairs
-from evenhand.objectives.simpo import SimPO
+from evenhand.model.modes import prompt_encoder, template_fingerprint, tokenizer_fingerprint
+from evenhand.model.scores import ScoredPairs
 from evenhand.training.checkpoint import require_room
-from evenhand.training.identity import refuse_other_run, training_hash
+from evenhand.training.identity import refuse_other_run, settings_by_name
 from evenhand.training.journal import read_journal
-from evenhand.training.loop import Hooks, Outcome, Validation
+from evenhand.training.loop import Hooks, Outcome
 from evenhand.training.material import Material, encode_texts, read_texts
+from evenhand.training.ranks import Ranks, ranks_joined
 from evenhand.training.recipe import Recipe
 from evenhand.training.train import Place, make_policy, train_policy
+
+# What decides how text becomes tokens, beside tokenizer and template; the data itself is known by its content.
+_FORM_KEYS = ("max_tokens", "max_prompt_tokens", "drop_turns", "template", "compat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class Bench:
     folder: Path
     identity: dict[str, str]
     tell: Telling
+    allowed: tuple[str, ...]
+    ranks: Ranks
 
     @property
     def held_out(self) -> HeldOut:
@@ -64,36 +68,56 @@ class Bench:
         return HeldOut(self.material.validation, self.material.held_out, self.recipe.form)
 
 
-def align(recipe: Recipe, folder: Path, tell: Telling) -> Path:
+def align(recipe: Recipe, folder: Path, tell: Telling, allowed: tuple[str, ...] = ()) -> Path:
     """Run `recipe` in `folder` and return the folder; a second call goes on from what is there, or finds it done.
 
-    Raises RecipeError where the folder holds another run, and what reading, training and exporting raise.
+    Under `torchrun` or `accelerate launch` every rank calls it, and the first one writes. Raises RecipeError where the
+    folder holds another run in more than `allowed` names, and what reading, training and exporting raise.
     """
-    source = find_source(recipe.model.source)
-    texts = read_texts(recipe.data)
-    tokenizer = load_tokenizer(source)
-    identity = identity_of(recipe, source, texts.hash, tokenizer)
-    if _is_done(folder, identity):
-        tell.say(f"{folder} is done already; nothing to do.")
-        return folder
-    material = encode_texts(texts, tokenizer, recipe.form)
-    for sentence in material.said:
-        tell.say(sentence)
-    policy = _policy(recipe, source)
-    if policy.padded_because:
-        tell.say(f"running on padded rows, since {policy.padded_because}")
-    require_room(folder, sum(weight.numel() for weight in policy.parameters() if weight.requires_grad))
-    _open_folder(folder, recipe, material, identity)
-    with held(folder):
-        _run(Bench(recipe, tokenizer, material, policy, folder, identity, tell))
+    with ranks_joined() as ranks:
+        source = _source(recipe, ranks)
+        texts = read_texts(recipe.data)
+        tokenizer = load_tokenizer(source)
+        model_hash = ranks.from_first(_model_hash(source) if ranks.first else None)
+        identity = identity_of(recipe, {"model": model_hash, "data": texts.hash}, tokenizer)
+        if ranks.from_first(_is_done(folder, identity)):
+            tell.say(f"{folder} is done already; nothing to do.")
+            return folder
+        material = encode_texts(texts, tokenizer, recipe.form)
+        for sentence in material.said:
+            tell.say(sentence)
+        policy = _policy(recipe, source)
+        if policy.padded_because:
+            tell.say(f"running on padded rows, since {policy.padded_because}")
+        require_room(folder, sum(weight.numel() for weight in policy.parameters() if weight.requires_grad))
+        changed = _check_folder(folder, identity, allowed)
+        ranks.wait()
+        bench = Bench(recipe, tokenizer, material, policy, folder, identity, tell, allowed, ranks)
+        if ranks.first:
+            _open_folder(bench, changed)
+        with held(folder) if ranks.first else nullcontext():
+            _run(bench)
+            ranks.wait()
     return folder
 
 
+def _source(recipe: Recipe, ranks: Ranks) -> Source:
+    """The model's files; the first rank may have to convert or fetch them, and then the others find them."""
+    if ranks.first:
+        source = find_source(recipe.model.source)
+        ranks.wait()
+        return source
+    ranks.wait()
+    return find_source(recipe.model.source)
+
+
 def _run(bench: Bench) -> None:
-    """Evaluate, train, export, evaluate, report."""
+    """Evaluate, train, export, evaluate, report; all but training is the first rank's."""
     recipe, material, folder, tell = bench.recipe, bench.material, bench.folder, bench.tell
-    before = _evaluated(bench, 0, None) if material.validation else None
-    outcome = _train(bench)
+    before = _evaluated(bench, 0, None) if material.validation and bench.ranks.first else None
+    outcome = _train(bench, before)
+    if not bench.ranks.first:
+        return
     probes = material.validation or material.train
     stops = prompt_encoder(bench.tokenizer, recipe.form)[1]
     worst = export_model(bench.policy, bench.tokenizer, stops, probes, folder / "model")
@@ -107,17 +131,20 @@ def _run(bench: Bench) -> None:
     write_json(folder / "done.json", {"identity": bench.identity, "step": outcome.model_step})
 
 
-def identity_of(recipe: Recipe, source: Source, data_hash: str, tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
-    """Everything that must be the same for a run to be the same run, by name."""
+def identity_of(recipe: Recipe, hashes: dict[str, str], tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """Everything that must be the same for a run to be the same run, by name; `hashes` are of its inputs' content."""
     sections = recipe.resolved()
+    model = {key: value for key, value in sections["model"].items() if key != "source"}
+    data = {key: sections["data"][key] for key in _FORM_KEYS}
     return {
-        "model": _model_hash(source),
-        "model settings": sha256(canonical_json(sections["model"])),
-        "objective": sha256(canonical_json(asdict(recipe.objective.build()))),
-        "training settings": training_hash(recipe.training),
-        "evaluation settings": sha256(canonical_json(sections["evaluation"])),
-        "data": data_hash,
-        "tokenizer or template": form_fingerprint(tokenizer, recipe.form),
+        **hashes,
+        **settings_by_name("model", model),
+        **settings_by_name("data", data),
+        **settings_by_name("objective", asdict(recipe.objective.build())),
+        **settings_by_name("training", sections["training"]),
+        **settings_by_name("evaluation", sections["evaluation"]),
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "template": template_fingerprint(tokenizer, recipe.form),
     }
 
 
@@ -143,56 +170,54 @@ def _policy(recipe: Recipe, source: Source) -> Policy:
     return make_policy(load_model(source, dtype, device), recipe.adapter, recipe.training)
 
 
-def _open_folder(folder: Path, recipe: Recipe, material: Material, identity: dict[str, str]) -> None:
+def _check_folder(folder: Path, identity: dict[str, str], allowed: tuple[str, ...]) -> list[str]:
+    """The allowed names in which the run that `folder` holds differs; raises RecipeError where it cannot go on there."""
     identity_file = folder / "identity.json"  # the first file of a run
     if identity_file.exists():
-        refuse_other_run(folder, json.loads(identity_file.read_text(encoding="utf-8")), identity)
-    elif folder.exists() and not folder.is_dir():
+        before = json.loads(identity_file.read_text(encoding="utf-8"))
+        return refuse_other_run(folder, before, identity, allowed)
+    if folder.exists() and not folder.is_dir():
         raise RecipeError(f"{folder} is a file; choose another --out.")
-    elif folder.exists() and any(".staging-" not in file.name for file in folder.iterdir()):
+    if folder.exists() and any(".staging-" not in file.name for file in folder.iterdir()):
         raise RecipeError(f"{folder} holds other files; choose another --out.")
+    return []
+
+
+def _open_folder(bench: Bench, changed: list[str]) -> None:
+    folder = bench.folder
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob(".*.staging-*"):  # what a kill left of a file half written
         stale.unlink() if stale.is_file() else shutil.rmtree(stale)
-    write_json(identity_file, identity)
-    write_json(folder / "recipe.json", recipe.resolved())
-    write_refusals(folder / "refused.jsonl", material.refusals)
+    if changed:
+        bench.tell.say(f"going on with another {', '.join(changed)}, as allowed")
+        for outcome in ("done.json", "rows/replies-after.json"):  # of the run as it was
+            (folder / outcome).unlink(missing_ok=True)
+    write_json(folder / "identity.json", bench.identity)
+    write_json(folder / "recipe.json", bench.recipe.resolved())
+    write_refusals(folder / "refused.jsonl", bench.material.refusals)
 
 
-def _train(bench: Bench) -> Outcome:
+def _train(bench: Bench, before: Evaluated | None) -> Outcome:
     recipe, objective = bench.recipe, bench.recipe.objective.build()
-    hooks = Hooks(_validator(bench, objective) if bench.material.validation else None, bench.tell.step)
-    place = Place(bench.folder, recipe.name, recipe.resolved(), bench.identity)
+    validator = Validator(
+        tokenizer=bench.tokenizer,
+        held_out=bench.held_out,
+        objective=objective,
+        evaluation=recipe.evaluation,
+        guard=recipe.guard,
+        start=start_of(before, recipe.guard, recipe.evaluation) if before else None,
+        rows_file=lambda step: _rows_file(bench, step),
+        narrate=bench.tell.narrate,
+        ranks=bench.ranks,
+    )
+    hooks = Hooks(validator if bench.material.validation else None, bench.tell.step)
+    place = Place(bench.folder, recipe.name, recipe.resolved(), bench.identity, bench.allowed)
     outcome = train_policy(bench.policy, (bench.material.train, objective, recipe.training), place, hooks)
     if outcome.stopped_early:
         bench.tell.say(f"validation loss stopped falling: ended after step {outcome.steps}")
     if outcome.model_step != outcome.steps:
         bench.tell.say(f"the lowest validation loss was at step {outcome.model_step}, whose weights are kept")
     return outcome
-
-
-def _validator(bench: Bench, objective: SimPO) -> Callable[[Policy, int], Validation]:
-    traits_of = bench.material.held_out
-
-    def validate(policy: Policy, step: int) -> Validation:
-        scored = score_pairs(policy, bench.material.validation, report=_stage(bench, f"validating after step {step}"))
-        if not np.isfinite(scored.mean_gap_B).all():
-            return Validation(math.nan, {})  # which stops the run, before any row is kept
-        scored.write(_rows_file(bench, step))
-        found = evaluate_pairs(scored, PairTraits.of(scored, traits_of))
-        return Validation(mean_loss(objective, scored), found.json())
-
-    return validate
-
-
-def mean_loss(objective: SimPO, scored: ScoredPairs) -> float:
-    """The objective's mean over scored pairs, in float64."""
-    columns = (scored.chosen_sum_B, scored.rejected_sum_B, scored.chosen_tokens_B, scored.rejected_tokens_B)
-    return float(objective(PairScores(*(torch.from_numpy(np.ascontiguousarray(c)).double() for c in columns))).mean())
-
-
-def _stage(bench: Bench, what: str) -> Callable[[int, int], None]:
-    return lambda done, total: bench.tell.narrate(what, done, total)
 
 
 def _rows_file(bench: Bench, step: int) -> Path:

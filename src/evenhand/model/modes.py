@@ -57,16 +57,19 @@ def prompt_encoder(
     return template.prompt_tokens, eos | {template.end_of_turn}
 
 
-def form_fingerprint(tokenizer: PreTrainedTokenizerBase, form: Form) -> str:
-    """One hash of everything that decides tokens: tokenizer, template, mode and limits."""
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """One hash of what turns text into tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     parts = {
         "tokenizer": backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items()),
-        "template": tokenizer.chat_template,
-        "rendered": _sample(tokenizer, form),
         "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
-        "form": [form.max_tokens, form.template, form.compat, form.max_prompt_tokens, form.drop_turns, form.arguments],
     }
+    return sha256(canonical_json(parts))
+
+
+def template_fingerprint(tokenizer: PreTrainedTokenizerBase, form: Form) -> str:
+    """One hash of what turns a conversation into text: the template, its arguments and a turn that it rendered."""
+    parts = {"template": tokenizer.chat_template, "rendered": _sample(tokenizer, form), "arguments": form.arguments}
     return sha256(canonical_json(parts))
 
 

@@ -15,11 +15,16 @@ Progress = Callable[[int, int], None]
 
 
 def score_pairs(
-    policy: Policy, pairs: Sequence[EncodedPair], token_budget: int = 4096, report: Progress | None = None
+    policy: Policy,
+    pairs: Sequence[EncodedPair],
+    token_budget: int = 4096,
+    report: Progress | None = None,
+    mine: tuple[int, int] = (0, 1),
 ) -> ScoredPairs:
     """Summed log-probabilities of every pair's answers, rows in the order of `pairs`.
 
-    Pairs are computed in the order of their tokens, so that those with a common beginning share it.
+    Pairs are computed in the order of their tokens, so that those with a common beginning share it. `mine` is a rank and
+    the number of ranks, of which each computes some batches, as many as any other, and leaves 0 for the rest.
     """
     require_positions(policy, pairs)
     order = sorted(range(len(pairs)), key=lambda i: pairs[i].chosen.tokens.astype(">u4").tobytes())
@@ -27,13 +32,18 @@ def score_pairs(
     training = policy.training
     policy.eval()
     try:
-        with torch.inference_mode():
-            done = 0
-            for indices in _batches(order, pairs, token_budget):
-                scores = policy(pack([pairs[i] for i in indices]))
+        with torch.no_grad():  # not inference_mode: gathered shards outlive a forward
+            done, (rank, ranks) = 0, mine
+            batches = list(_batches(order, pairs, token_budget))
+            for start in range(0, len(batches), ranks):
+                own = start + rank
+                indices = batches[own] if own < len(batches) else []
+                scores = policy(pack([pairs[i] for i in indices or batches[0]]))
+                if not indices:
+                    continue  # computed only to keep step
                 sums[0, indices] = scores.chosen_sum_B.cpu().numpy()
                 sums[1, indices] = scores.rejected_sum_B.cpu().numpy()
-                done += len(indices)
+                done = sum(map(len, batches[: start + ranks]))
                 if report:
                     report(done, len(pairs))
     finally:

@@ -1,33 +1,69 @@
 """What makes two starts the same run, by name, and the refusal of another one."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import evenhand
 from evenhand.errors import RecipeError
-from evenhand.files import canonical_json, sha256
+from evenhand.files import canonical_json, sha256, sha256_file
 from evenhand.model.encode import EncodedPair
 from evenhand.model.forward import Policy
 from evenhand.objectives.simpo import SimPO
 from evenhand.training.sections import TrainingSection
 
+Identity = Mapping[str, str]
+
 # Settings that move time, memory or files, and no number.
-FREE = ("keep_checkpoints", "report_to", "checkpoint_every", "checkpoint_activations", "token_budget")
+FREE = frozenset(
+    {
+        *("training.keep_checkpoints", "training.report_to", "training.checkpoint_every", "training.parallel"),
+        *("training.checkpoint_activations", "training.token_budget", "training.on_nonfinite", "training.max_skipped"),
+    }
+)
+# What the tensors of a checkpoint have to fit: nobody can allow another one.
+FIXED = ("weights",)
+# What a run computes with: it matters to one that goes on, and not to one that is done.
+MACHINE = ("code", "threads", "world_size")
+_COMPUTING_ROOMS = ("model", "objectives", "training")
+_COMPUTING_PACKAGES = ("torch", "transformers", "peft")
+_SHORT = 40
 
 
-def refuse_other_run(folder: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Raise RecipeError naming what differs between the run that `folder` holds and the one that is starting."""
-    if changed := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
-        raise RecipeError(
-            f"{folder} holds a run with another {', '.join(changed)}; choose another --out, or remove it to start afresh."
-        )
+def refuse_other_run(folder: Path, before: Identity, now: Identity, allowed: Iterable[str] = ()) -> list[str]:
+    """The names that differ between the run that `folder` holds and the one that is starting, all of them allowed.
+
+    An allowed name stands for itself and for every name below it: `training` for `training.learning_rate`. Raises
+    RecipeError for any other that differs, with both values where they are short.
+    """
+    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    refused = [name for name in changed if name in FIXED or not _is_allowed(name, allowed)]
+    if not refused:
+        return changed
+    said = ", ".join(_difference(name, before.get(name), now.get(name)) for name in refused)
+    cure = "" if set(refused) & set(FIXED) else f", allow it with {' '.join(f'--allow-change {n}' for n in refused)}"
+    raise RecipeError(
+        f"{folder} holds a run with another {said}; choose another --out{cure}, or remove it to start afresh."
+    )
+
+
+def refuse_unknown(allowed: Iterable[str], known: Iterable[str]) -> None:
+    """Raise RecipeError for an allowed name that names nothing a run has."""
+    names = sorted(known)
+    for name in allowed:
+        if not any(_is_allowed(own, (name,)) for own in names):
+            raise RecipeError(f"--allow-change {name}: a run has no such name; it has {', '.join(names)}.")
 
 
 def identity_of(
     policy: Policy, pairs: Sequence[EncodedPair], objective: SimPO, training: TrainingSection
 ) -> dict[str, str]:
-    """What must be the same for a run to go on, whoever started it."""
+    """What must be the same for a run to go on, whoever started it; `tokens` covers the pairs and their order."""
     weights = [[name, list(w.shape)] for name, w in policy.named_parameters() if w.requires_grad]
     tokens = hashlib.sha256()
     for pair in pairs:
@@ -35,15 +71,40 @@ def identity_of(
             tokens.update(f"{pair.group} {s.starts} {len(s.tokens)} ".encode())
             tokens.update(s.tokens.tobytes())
     return {
-        "data or order of it": tokens.hexdigest(),
-        "objective": sha256(canonical_json(asdict(objective))),
-        "training settings": training_hash(training),
-        "set of trained weights": sha256(canonical_json(weights)),
-        "precision": str(next(policy.parameters()).dtype),
+        "tokens": tokens.hexdigest(),
+        **settings_by_name("objective", asdict(objective)),
+        **settings_by_name("training", training.model_dump(mode="json")),
+        "weights": sha256(canonical_json(weights)),
+        "precision": str(next(policy.parameters()).dtype).removeprefix("torch."),
+        "code": code_hash(),
     }
 
 
-def training_hash(training: TrainingSection) -> str:
-    """A hash of the settings that move a number; those that only move time, memory or files are free to change."""
-    settings = training.model_dump(mode="json")
-    return sha256(canonical_json({key: value for key, value in settings.items() if key not in FREE}))
+def settings_by_name(section: str, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Each setting that moves a number, as `section.key` with its value as JSON; nested ones as `section.key.key`."""
+    named: dict[str, str] = {}
+    for key, value in settings.items():
+        name = f"{section}.{key}"
+        if isinstance(value, dict):
+            named |= settings_by_name(name, value)
+        elif name not in FREE:
+            named[name] = json.dumps(value, sort_keys=True)
+    return named
+
+
+@cache
+def code_hash() -> str:
+    """One hash of the source that computes numbers and of the libraries it computes with."""
+    root = Path(evenhand.__file__).parent
+    files = sorted(file for room in _COMPUTING_ROOMS for file in (root / room).glob("*.py"))
+    parts = [[str(file.relative_to(root)), sha256_file(file)] for file in files]
+    return sha256(canonical_json([*parts, *([name, version(name)] for name in _COMPUTING_PACKAGES)]))
+
+
+def _is_allowed(name: str, allowed: Iterable[str]) -> bool:
+    return any(name == own or name.startswith(f"{own}.") for own in allowed)
+
+
+def _difference(name: str, before: str | None, now: str | None) -> str:
+    values = [value if value is not None else "absent" for value in (before, now)]
+    return name if any(len(value) > _SHORT for value in values) else f"{name} ({values[0]}, now {values[1]})"

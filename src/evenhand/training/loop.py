@@ -2,53 +2,44 @@
 
 import math
 import resource
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
-from types import FrameType
+from signal import Signals
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
-from evenhand.errors import InterruptedRun, NonFiniteError, RecipeError
-from evenhand.files import write_whole
-from evenhand.model.encode import EncodedPair
+from evenhand.errors import CollapseError, InterruptedRun, NonFiniteError
 from evenhand.model.forward import Policy
-from evenhand.objectives.simpo import SimPO
-from evenhand.training.checkpoint import (
-    Checkpoint,
-    drop_old,
-    newest_checkpoint,
-    random_state,
-    require_room,
-    restore_random_state,
-    save_checkpoint,
-    set_aside_newer,
-    verify_checkpoint,
-)
-from evenhand.training.identity import refuse_other_run
-from evenhand.training.journal import append_record, journal_text, read_journal
+from evenhand.training.checkpoint import require_room
+from evenhand.training.journal import append_record
 from evenhand.training.optim import MasterAdamW
-from evenhand.training.plan import Plan, micro_batches, steps_from
+from evenhand.training.plan import steps_from
+from evenhand.training.resume import Job, Progress, resume, save, take_best
 from evenhand.training.schedule import Schedule
 from evenhand.training.sections import TrainingSection
+from evenhand.training.share import share_of
+from evenhand.training.signals import signals_held
 from evenhand.training.step import StepResult, train_step
 from evenhand.training.tracking import tracked_step
 
 # fp32 on a CPU is fastest where a micro-batch's activations stay near the caches; a GPU wants long ones.
 CPU_TOKEN_BUDGET, GPU_TOKEN_BUDGET = 4096, 16384
 
+# Keys and numbers of a step, and the step, for trackers.
+Log = Callable[[dict[str, float], int], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What a validator found: the loss that decides early stopping, and figures for the journal."""
+    """What a validator found: the loss that decides early stopping, figures for the journal, and, where the model is
+    falling apart, the sign of it in words."""
 
     loss: float
     record: dict[str, Any]
+    collapse: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +48,6 @@ class Hooks:
 
     validate: Callable[[Policy, int], Validation] | None = None
     report: Callable[[dict[str, Any], int], None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What to train and where; `identity` names everything that must be the same when a run resumes."""
-
-    pairs: Sequence[EncodedPair]
-    objective: SimPO
-    plan: Plan
-    settings: TrainingSection
-    folder: Path
-    identity: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,72 +60,55 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class _Progress:
-    """What a checkpoint remembers beside tensors."""
+class _Run:
+    """What the loop holds in its hands."""
 
-    step: int = 0
-    pairs: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    best_loss: float = math.inf
-    best_step: int | None = None
-    without_gain: int = 0
+    policy: Policy
+    optimizer: MasterAdamW
+    progress: Progress
+    job: Job
+    hooks: Hooks
+    schedule: Schedule
+    budget: int
 
-    def state(self, identity: dict[str, str]) -> dict[str, Any]:
-        best = None if math.isinf(self.best_loss) else self.best_loss
-        return {
-            "pairs": self.pairs,
-            "tokens": self.tokens,
-            "seconds": self.seconds,
-            "best_loss": best,
-            "best_step": self.best_step,
-            "without_gain": self.without_gain,
-            "identity": identity,
-        }
+    @property
+    def out_of_patience(self) -> bool:
+        patience = self.job.settings.patience
+        return patience is not None and self.progress.without_gain >= patience
+
+    @property
+    def at_the_end(self) -> bool:
+        return self.progress.step == self.job.plan.steps
+
+    def is_due(self, every: int | None) -> bool:
+        return every is not None and self.progress.step % every == 0
 
 
-def run_loop(policy: Policy, job: Job, hooks: Hooks, accelerator: Accelerator) -> Outcome:
+def run_loop(policy: Policy, job: Job, hooks: Hooks, log: Log) -> Outcome:
     """Train `policy` to the end of the plan, or until validation stops it; resumes from the newest good checkpoint.
 
-    Raises RecipeError where the folder holds another run, NonFiniteError, StorageError, InterruptedRun.
+    Raises RecipeError where the folder holds another run, NonFiniteError, CollapseError, StorageError, InterruptedRun.
     """
-    settings, root = job.settings, job.folder / "checkpoints"
-    optimizer = MasterAdamW(policy, settings.weight_decay)
-    require_room(root, sum(master.numel() for master in optimizer.masters))
-    progress = _resume(policy, optimizer, job)
-    schedule = Schedule(settings.schedule, settings.learning_rate, settings.warmup, job.plan.steps)
-    budget = budget_for(settings, policy.device)
-    stopped = progress.without_gain >= settings.patience if settings.patience else False
+    run = _begin(policy, job, hooks)
     policy.train()
-    with signals_held() as received, closing(optimizer):
-        for number, indices in steps_from(job.plan, progress.step):
-            if stopped:
+    with signals_held() as received, closing(run.optimizer):
+        for number, indices in steps_from(job.plan, run.progress.step):
+            if run.out_of_patience:
                 break
-            began = time.perf_counter()
-            micro = micro_batches([job.pairs[i] for i in indices], budget)[0]
-            rate = schedule.rate(number)
-            result = train_step(policy, job.objective, optimizer, micro, (rate, settings.max_gradient_norm))
-            _advance(progress, result, time.perf_counter() - began)
-            record = _record(progress, result, rate, policy.device)
-            last = progress.step == job.plan.steps
-            if hooks.validate and (last or _due(progress.step, settings.validate_every)):
-                stopped = _validate(policy, hooks, progress, record, settings.patience)
-            append_record(job.folder / "journal.jsonl", record)
-            accelerator.log(tracked_step(result, job.objective.beta, rate) | _eval_keys(record), step=progress.step)
-            if hooks.report:
-                hooks.report(record, job.plan.steps)
-            best_now = progress.best_step == progress.step
-            if last or stopped or best_now or received or _due(progress.step, settings.checkpoint_every):
-                _save(policy, optimizer, progress, job)
-            if received:
-                raise InterruptedRun(
-                    f"stopped by {received[0].name} after step {progress.step} of {job.plan.steps}, which is saved in "
-                    f"{root}; the same command goes on from there.",
-                    received[0].value,
-                )
-    model_step = _take_best(optimizer, progress, root)
+            result, record = _step(run, number, indices)
+            found = _validate(run, record)
+            if job.ranks.first:
+                _tell(run, result, record, log)
+            if found and found.collapse:
+                raise CollapseError(_collapse_sentence(run, found.collapse))
+            signal_number = int(job.ranks.largest(received[0].value if received else 0))
+            if _must_save(run, bool(signal_number)):
+                save(policy, run.optimizer, run.progress, job)
+            if signal_number:
+                raise InterruptedRun(_interruption_sentence(run, Signals(signal_number)), signal_number)
+        model_step = take_best(run.optimizer, run.progress, job)
     policy.eval()
-    return Outcome(progress.step, model_step, stopped and progress.step < job.plan.steps)
+    return Outcome(run.progress.step, model_step, run.out_of_patience and not run.at_the_end)
 
 
 def budget_for(settings: TrainingSection, device: torch.device) -> int:
@@ -154,96 +116,114 @@ def budget_for(settings: TrainingSection, device: torch.device) -> int:
     return settings.token_budget or (CPU_TOKEN_BUDGET if device.type == "cpu" else GPU_TOKEN_BUDGET)
 
 
-def _resume(policy: Policy, optimizer: MasterAdamW, job: Job) -> _Progress:
-    journal = job.folder / "journal.jsonl"
-    checkpoint = newest_checkpoint(job.folder / "checkpoints")
-    if checkpoint is None:
-        if any((job.folder / "checkpoints").glob("step-*")):
-            raise RecipeError(
-                f"{job.folder / 'checkpoints'}: no checkpoint is whole; remove the folder to start afresh."
-            )
-        write_whole(journal, "")
-        return _Progress()
-    refuse_other_run(job.folder, checkpoint.state["identity"], job.identity)
-    _restore(policy, optimizer, checkpoint)
-    set_aside_newer(job.folder / "checkpoints", checkpoint.step)
-    records = [record for record in read_journal(journal) if record["step"] <= checkpoint.step]
-    write_whole(journal, journal_text(records))
-    kept = {key: checkpoint.state[key] for key in ("pairs", "tokens", "seconds", "best_step", "without_gain")}
-    best = checkpoint.state["best_loss"]
-    return _Progress(step=checkpoint.step, best_loss=math.inf if best is None else best, **kept)
+def _begin(policy: Policy, job: Job, hooks: Hooks) -> _Run:
+    settings = job.settings
+    optimizer = MasterAdamW(policy, settings.weight_decay, job.ranks)
+    require_room(job.root, sum(master.numel() for master in optimizer.masters))
+    schedule = Schedule(settings.schedule, settings.learning_rate, settings.warmup, job.plan.steps)
+    progress = resume(policy, optimizer, job)
+    return _Run(policy, optimizer, progress, job, hooks, schedule, budget_for(settings, policy.device))
 
 
-def _restore(policy: Policy, optimizer: MasterAdamW, checkpoint: Checkpoint) -> None:
-    tensors = checkpoint.tensors()
-    optimizer.restore(tensors)
-    restore_random_state(tensors, policy.device)
-
-
-def _save(policy: Policy, optimizer: MasterAdamW, progress: _Progress, job: Job) -> None:
-    tensors = {name: tensor.detach().cpu() for name, tensor in optimizer.tensors()}
-    if broken := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
-        raise NonFiniteError(
-            f"{broken[0]} is not finite after step {progress.step}; the last checkpoint before it is good."
-        )
-    root = job.folder / "checkpoints"
-    save_checkpoint(root, progress.step, progress.state(job.identity), tensors | random_state(policy.device))
-    drop_old(root, job.settings.keep_checkpoints, progress.best_step)
-
-
-def _take_best(optimizer: MasterAdamW, progress: _Progress, root: Path) -> int:
-    if progress.best_step is None or progress.best_step == progress.step:
-        return progress.step
-    checkpoint = verify_checkpoint(root / f"step-{progress.best_step:06d}")
-    if checkpoint is None:
-        raise RecipeError(
-            f"{root}: the best checkpoint, of step {progress.best_step}, is damaged; train again in another --out."
-        )
-    optimizer.restore(checkpoint.tensors())
-    return progress.best_step
-
-
-def _advance(progress: _Progress, result: StepResult, seconds: float) -> None:
+def _step(run: _Run, number: int, indices: tuple[int, ...]) -> tuple[StepResult | None, dict[str, Any]]:
+    """One optimizer step and its journal record; no result where it was skipped because it was not finite."""
+    job, progress = run.job, run.progress
+    began = time.perf_counter()
+    share = share_of([job.pairs[i] for i in indices], run.budget, job.ranks, run.optimizer.sharded)
+    rate = run.schedule.rate(number)
+    result, said = None, ""
+    try:
+        result = train_step(run.policy, job.objective, run.optimizer, share, (rate, job.settings.max_gradient_norm))
+    except NonFiniteError as error:
+        said = str(error)
+        _skip(run, error)
     progress.step += 1
-    progress.pairs += result.pairs
-    progress.tokens += result.tokens
-    progress.seconds += seconds
+    progress.pairs += len(indices)
+    progress.tokens += result.tokens if result else 0
+    progress.seconds += time.perf_counter() - began
+    return result, _record(run, result, rate) | ({} if result else {"skipped": said})
 
 
-def _record(progress: _Progress, result: StepResult, rate: float, device: torch.device) -> dict[str, Any]:
-    seconds = progress.seconds
+def _skip(run: _Run, error: NonFiniteError) -> None:
+    """Count a step that is left out, or raise what stopped it where it may not be."""
+    settings, progress = run.job.settings, run.progress
+    if settings.on_nonfinite == "stop" or not error.data_at_fault:
+        raise error
+    run.optimizer.forget_gradients()
+    progress.skipped += 1
+    if progress.skipped > settings.max_skipped:
+        raise NonFiniteError(
+            f"{progress.skipped} steps were not finite, and `training.max_skipped` is {settings.max_skipped}; at the "
+            f"last one, step {progress.step + 1}, {error}"
+        )
+
+
+def _record(run: _Run, result: StepResult | None, rate: float) -> dict[str, Any]:
+    progress = run.progress
+    measured = {} if result is None else {name: getattr(result, name) for name in StepResult.RECORDED}
     return {
         "step": progress.step,
         "pairs": progress.pairs,
         "tokens": progress.tokens,
-        "loss": result.loss,
-        "accuracy": result.accuracy,
-        "gap": result.gap,
-        "chosen_mean": result.chosen_mean,
-        "rejected_mean": result.rejected_mean,
+        **measured,
         "learning_rate": rate,
-        "gradient_norm": result.gradient_norm,
-        "seconds": seconds,
-        "pairs_per_second": progress.pairs / seconds,
-        "memory_peak_bytes": memory_peak_bytes(device),
+        "seconds": progress.seconds,
+        "pairs_per_second": progress.pairs / progress.seconds,
+        "memory_peak_bytes": int(run.job.ranks.largest(memory_peak_bytes(run.policy.device))),
     }
 
 
-def _validate(policy: Policy, hooks: Hooks, progress: _Progress, record: dict[str, Any], patience: int | None) -> bool:
-    """Validate into `record`; True where patience has run out."""
-    assert hooks.validate is not None
-    found = hooks.validate(policy, progress.step)
-    policy.train()
+def _validate(run: _Run, record: dict[str, Any]) -> Validation | None:
+    """Validate into `record` where it is due."""
+    progress = run.progress
+    if run.hooks.validate is None or not (run.at_the_end or run.is_due(run.job.settings.validate_every)):
+        return None
+    found = run.hooks.validate(run.policy, progress.step)
+    run.policy.train()
     if not math.isfinite(found.loss):
         raise NonFiniteError(
             f"the validation loss after step {progress.step} is {found.loss}; the last checkpoint before it is good."
         )
     record["validation"] = {"loss": found.loss, **found.record}
-    if found.loss < progress.best_loss:
+    if found.collapse:
+        record["validation"]["collapse"] = found.collapse
+    elif progress.is_best(found.loss):
         progress.best_loss, progress.best_step, progress.without_gain = found.loss, progress.step, 0
     else:
         progress.without_gain += 1
-    return patience is not None and progress.without_gain >= patience
+    return found
+
+
+def _tell(run: _Run, result: StepResult | None, record: dict[str, Any], log: Log) -> None:
+    append_record(run.job.journal, record)
+    step = {} if result is None else tracked_step(result, run.job.objective.beta, record["learning_rate"])
+    log(step | _eval_keys(record), run.progress.step)
+    if run.hooks.report:
+        run.hooks.report(record, run.job.plan.steps)
+
+
+def _must_save(run: _Run, interrupted: bool) -> bool:
+    best_now = run.progress.best_step == run.progress.step
+    ends = run.at_the_end or run.out_of_patience or interrupted
+    return ends or best_now or run.is_due(run.job.settings.checkpoint_every)
+
+
+def _collapse_sentence(run: _Run, sign: str) -> str:
+    best = run.progress.best_step
+    kept = (
+        f"the best checkpoint, of step {best}, is kept in {run.job.root}" if best else "no validation before was good"
+    )
+    return (
+        f"stopped after step {run.progress.step}: {sign}; {kept}. A lower `training.learning_rate` or a larger "
+        "`objective.sft_weight` is what usually helps; limits are in the recipe's `guard` section."
+    )
+
+
+def _interruption_sentence(run: _Run, received: Signals) -> str:
+    return (
+        f"stopped by {received.name} after step {run.progress.step} of {run.job.plan.steps}, which is saved in "
+        f"{run.job.root}; the same command goes on from there."
+    )
 
 
 def _eval_keys(record: dict[str, Any]) -> dict[str, float]:
@@ -255,34 +235,8 @@ def _eval_keys(record: dict[str, Any]) -> dict[str, float]:
     return keys | ({"eval_rewards/accuracies": accuracy["value"]} if accuracy else {})
 
 
-def _due(step: int, every: int | None) -> bool:
-    return every is not None and step % every == 0
-
-
 def memory_peak_bytes(device: torch.device) -> int:
     """The most memory this process has held: on the GPU if there is one, else resident in the machine's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-@contextmanager
-def signals_held() -> Iterator[list[signal.Signals]]:
-    """Collect SIGINT and SIGTERM instead of dying; a second one of a kind stops at once."""
-    received: list[signal.Signals] = []
-
-    def note(number: int, _: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(signal.Signals(number))
-
-    try:
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: whoever owns it owns the signals
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -14,6 +14,7 @@ from evenhand.objectives.presets import PRESETS
 from evenhand.training.sections import (
     DataSection,
     EvaluationSection,
+    GuardSection,
     ModelSection,
     ObjectiveSection,
     Section,
@@ -36,6 +37,7 @@ class Recipe(Section):
     objective: ObjectiveSection
     training: TrainingSection
     evaluation: EvaluationSection = EvaluationSection()
+    guard: GuardSection = GuardSection()
 
     def resolved(self) -> dict[str, Any]:
         """The recipe as JSON with every default filled in, and the objective in both of its units."""

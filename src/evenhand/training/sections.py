@@ -155,6 +155,12 @@ class TrainingSection(Section):
         None, description="tokens per micro-batch; left out: chosen for the device"
     )
     checkpoint_activations: bool = Field(False, description="trade time for memory: recompute activations")
+    parallel: Literal["auto", "ddp", "fsdp"] = Field(
+        "auto",
+        description="on many ranks: ddp copies, fsdp shards the training state; auto: as accelerate was configured",
+    )
+    on_nonfinite: Literal["stop", "skip"] = Field("stop", description="what a loss or gradient that is not finite does")
+    max_skipped: PositiveInt = Field(10, description="with `on_nonfinite: skip`: stop when more steps were skipped")
     report_to: tuple[Tracker, ...] = Field((), description="trackers: tensorboard, mlflow, wandb, trackio")
 
     @model_validator(mode="after")
@@ -162,6 +168,22 @@ class TrainingSection(Section):
         if self.epochs is None and self.steps is None:
             raise ValueError("give `epochs` or `steps`")
         return self
+
+
+class GuardSection(Section):
+    """The collapse guard: how far a model may move from the untrained one before a validation stops the run.
+
+    The limits are wide: what passes them is broken, not merely changed. null switches one off.
+    """
+
+    prompts: Annotated[int, Field(ge=0)] = Field(
+        8,
+        description="of the evaluation's prompts, so many are answered at each validation; 0: replies are not watched",
+    )
+    repetition_rise: Annotated[float, Field(gt=0, le=1)] | None = Field(0.3, description="rise of repetition")
+    ended_fall: Annotated[float, Field(gt=0, le=1)] | None = Field(0.5, description="fall of the share that ends")
+    length_factor: Annotated[float, Field(gt=1)] | None = Field(10.0, description="change of the median reply's tokens")
+    chosen_fall: PositiveFloat | None = Field(2.0, description="fall of chosen answers, nats per token")
 
 
 class EvaluationSection(Section):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,15 +13,17 @@ from evenhand.model.forward import Policy
 from evenhand.model.pack import pack
 from evenhand.model.scores import PairScores
 from evenhand.objectives.simpo import SimPO
-from evenhand.objectives.tally import Tally
 from evenhand.training.optim import MasterAdamW
+from evenhand.training.share import Share
 
-MicroBatch = list[EncodedPair]
+_MEANS = ("loss", "accuracy", "gap", "chosen_mean", "rejected_mean")
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one step saw, as means over its pairs; the gradient's norm is the one before scaling down."""
+    """What one step saw on all ranks, as means over its pairs; the gradient's norm is the one before scaling down."""
+
+    RECORDED: ClassVar[tuple[str, ...]] = (*_MEANS, "gradient_norm")
 
     pairs: int
     tokens: int
@@ -33,50 +36,56 @@ class StepResult:
 
 
 def train_step(
-    policy: Policy, objective: SimPO, optimizer: MasterAdamW, micro: Sequence[MicroBatch], rates: tuple[float, float]
+    policy: Policy, objective: SimPO, optimizer: MasterAdamW, share: Share, rates: tuple[float, float]
 ) -> StepResult:
-    """Loss = sum over pairs / pairs of the step, so that no cut into micro-batches changes the gradient.
+    """Loss = sum over pairs / pairs of the step, so that no cut into micro-batches or ranks changes the gradient.
 
-    `rates` are the learning rate and the largest gradient norm. Raises NonFiniteError before the optimizer moves.
+    `rates` are the learning rate and the largest gradient norm. Raises NonFiniteError before the optimizer moves, on
+    every rank alike.
     """
-    pairs = sum(len(batch) for batch in micro)
-    tallies: dict[str, Tally] = {}
-    tokens = 0
-    for batch in micro:
+    sums, broken = _backward(policy, objective, share, optimizer.loss_scale)
+    _refuse_non_finite("loss", broken, share)
+    tokens, *means = (share.ranks.add(sums) / torch.tensor([1.0, *[share.pairs] * len(_MEANS)])).tolist()
+    rate, largest = rates
+    optimizer.reduce()
+    norm = optimizer.gradient_norm(largest)
+    if not torch.isfinite(torch.tensor(norm)):
+        _refuse_non_finite("gradient", [pair for batch in share.micro for pair in batch], share)
+    if name := optimizer.broken_master():
+        raise NonFiniteError(f"the weight {name} is not finite; the last checkpoint is good.", data_at_fault=False)
+    optimizer.step(rate)
+    return StepResult(share.pairs, int(tokens), **dict(zip(_MEANS, means)), gradient_norm=norm)
+
+
+def _backward(policy: Policy, objective: SimPO, share: Share, scale: float) -> tuple[Tensor, list[EncodedPair]]:
+    """Gradients of this rank's share; tokens and the sums of what is told as means, and the pairs without a finite loss."""
+    sums = torch.zeros(1 + len(_MEANS), dtype=torch.float64)
+    broken: list[EncodedPair] = []
+    for batch in share.micro:
         packed = pack(batch)
         scores = policy(packed)
         loss_B = objective(scores)
-        _refuse_non_finite(loss_B, batch)
-        (loss_B.sum() / pairs).backward()
-        tokens += packed.tokens
-        for name, tally in _tallies(scores, loss_B).items():
-            tallies[name] = tallies[name] + tally if name in tallies else tally
-    rate, largest = rates
-    norm = optimizer.gradient_norm(largest)
-    if not torch.isfinite(torch.tensor(norm)):
-        raise NonFiniteError(f"the gradient is not finite; it came from {_named([p for b in micro for p in b])}.")
-    optimizer.step(rate)
-    return StepResult(pairs, tokens, **{name: tally.mean() for name, tally in tallies.items()}, gradient_norm=norm)
+        (loss_B.sum() / (share.pairs / scale)).backward()
+        sums += torch.cat([torch.tensor([float(packed.tokens)], dtype=torch.float64), _sums(scores, loss_B)])
+        broken += [pair for pair, finite in zip(batch, torch.isfinite(loss_B.detach()).tolist()) if not finite]
+    for batch in share.idle:
+        (objective(policy(pack(batch))).sum() * 0.0).backward()
+    return sums, broken
 
 
-def _tallies(scores: PairScores, loss_B: Tensor) -> dict[str, Tally]:
+def _sums(scores: PairScores, loss_B: Tensor) -> Tensor:
+    """The sums over pairs of `_MEANS`, in that order."""
     gap_B = scores.mean_gap_B.detach()
-    return {
-        "loss": Tally.of(loss_B),
-        "accuracy": Tally.of((gap_B > 0).double() + 0.5 * (gap_B == 0).double()),
-        "gap": Tally.of(gap_B),
-        "chosen_mean": Tally.of(scores.chosen_mean_B),
-        "rejected_mean": Tally.of(scores.rejected_mean_B),
-    }
+    accuracy_B = (gap_B > 0).double() + 0.5 * (gap_B == 0).double()
+    values = (loss_B, accuracy_B, gap_B, scores.chosen_mean_B, scores.rejected_mean_B)
+    return torch.stack([value.detach().double().sum() for value in values]).cpu()
 
 
-def _refuse_non_finite(loss_B: Tensor, batch: MicroBatch) -> None:
-    finite_B = torch.isfinite(loss_B.detach()).tolist()
-    if not all(finite_B):
-        broken = [pair for pair, finite in zip(batch, finite_B) if not finite]
-        raise NonFiniteError(f"the loss is not finite for {_named(broken)}; nothing was changed by this step.")
-
-
-def _named(pairs: list[EncodedPair]) -> str:
-    shown = ", ".join(f"row {pair.row} ({pair.id})" for pair in pairs[:10])
-    return shown if len(pairs) <= 10 else f"{shown} and {len(pairs) - 10} more"
+def _refuse_non_finite(what: str, broken: Sequence[EncodedPair], share: Share) -> None:
+    """Raise NonFiniteError that names the rows of all ranks, where there are any."""
+    named = [name for names in share.ranks.gather([f"row {pair.row} ({pair.id})" for pair in broken]) for name in names]
+    if not named:
+        return
+    shown = ", ".join(named[:10]) if len(named) <= 10 else f"{', '.join(named[:10])} and {len(named) - 10} more"
+    rows = f"; it came from {shown}." if what == "gradient" else f" for {shown}; nothing was changed by this step."
+    raise NonFiniteError(f"the {what} is not finite{rows}")

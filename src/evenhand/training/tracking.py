@@ -13,10 +13,7 @@ _INSTALL = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb", 
 
 
 def open_accelerator(report_to: tuple[str, ...], folder: Path, name: str, config: dict[str, Any]) -> Accelerator:
-    """One process's accelerate state, with its trackers started.
-
-    Raises RecipeError for a tracker that is not installed and for a launch with several processes.
-    """
+    """accelerate's state with its trackers started; raises RecipeError for a tracker that is not installed."""
     installed = {str(getattr(kind, "value", kind)) for kind in LOGGER_TYPE_TO_CLASS}
     for tracker in report_to:
         if tracker not in installed:
@@ -32,16 +29,11 @@ def open_accelerator(report_to: tuple[str, ...], folder: Path, name: str, config
             raise RecipeError(
                 f"`training.report_to` names {tracker}, which is not installed: pip install 'evenhand[{extra}]'."
             )
-    if accelerator.num_processes > 1:
-        raise RecipeError(
-            f"{accelerator.num_processes} processes were launched, and this version trains on one; start it plainly."
-        )
-    if report_to:
-        try:
-            accelerator.init_trackers(name, config=_flat(config))
-        except Exception as error:  # trackers raise whatever they like, and their sentence is the best we have
-            said = " ".join(str(error).split())
-            raise RecipeError(f"`training.report_to`: {', '.join(report_to)} did not start ({said}).") from error
+    try:
+        accelerator.init_trackers(name, config=_flat(config))
+    except Exception as error:  # trackers raise whatever they like, and their sentence is the best we have
+        said = " ".join(str(error).split())
+        raise RecipeError(f"`training.report_to`: {', '.join(report_to)} did not start ({said}).") from error
     return accelerator
 
 

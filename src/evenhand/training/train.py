@@ -1,8 +1,8 @@
 """`train`: from a model a person holds, or inside a run, to the trained policy; no file is read here."""
 
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,10 +21,13 @@ from evenhand.model.encode import EncodedPair, encode_pairs, require_pairs
 from evenhand.model.forward import Policy, require_positions
 from evenhand.model.modes import Form, encoder_for
 from evenhand.objectives.simpo import SimPO
-from evenhand.training.identity import identity_of
-from evenhand.training.loop import Hooks, Job, Outcome, run_loop
+from evenhand.training.identity import MACHINE, identity_of, refuse_unknown
+from evenhand.training.loop import Hooks, Log, Outcome, run_loop
 from evenhand.training.plan import make_plan
+from evenhand.training.ranks import launched_ranks, ranks_joined
+from evenhand.training.resume import Job, seed_rank
 from evenhand.training.sections import TrainingSection
+from evenhand.training.shard import is_sharded, make_whole, shard
 from evenhand.training.tracking import open_accelerator
 
 Training = TrainingSection
@@ -32,12 +35,14 @@ Training = TrainingSection
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a run writes: its folder, its name for trackers, its settings for them, and what must not change."""
+    """Where a run writes: its folder, its name for trackers, its settings for them, what must not change between two
+    starts, and what of it may all the same."""
 
     folder: Path
     name: str = "evenhand"
     config: Mapping[str, Any] = field(default_factory=dict)
     identity: Mapping[str, str] = field(default_factory=dict)
+    allowed: tuple[str, ...] = ()
 
 
 def train(
@@ -50,13 +55,14 @@ def train(
     adapter: Adapter | None = None,
     form: Form | None = None,
     folder: str | Path | None = None,
+    allowed: tuple[str, ...] = (),
 ) -> PreTrainedModel | PeftModel:
     """Train `model` on `data` (a file, or pairs) and return it, ready to use: with `adapter`, wrapped by PEFT.
 
     Without `adapter` every weight that requires a gradient is trained. `form` says how pairs become tokens; left out
     it is the chat template and at most 2048 tokens. With `folder`, journal and checkpoints are kept there, and a
-    second call with the same starting model resumes; other data, settings or precision are refused by name. Raises
-    DataError, TemplateError, RecipeError, NonFiniteError.
+    second call with the same starting model resumes; other data, settings or precision are refused by name unless
+    `allowed` names them. Raises DataError, TemplateError, RecipeError, NonFiniteError.
     """
     form = form or Form(max_tokens=2048)
     pairs = read_pairs(data)[1] if isinstance(data, (str, Path)) else tuple(data)
@@ -65,9 +71,9 @@ def train(
     policy = make_policy(model, adapter, training)
     try:
         with TemporaryDirectory() as scratch:
-            place = Place(Path(folder) if folder is not None else Path(scratch))
+            place = Place(Path(folder) if folder is not None else Path(scratch), allowed=allowed)
             place.folder.mkdir(parents=True, exist_ok=True)
-            with held(place.folder):
+            with held(place.folder) if launched_ranks().first else nullcontext():
                 train_policy(policy, (encoded, objective, training), place, Hooks())
     finally:
         policy.release()
@@ -90,15 +96,42 @@ def make_policy(model: PreTrainedModel | PeftModel, adapter: Adapter | None, tra
 def train_policy(
     policy: Policy, work: tuple[Sequence[EncodedPair], SimPO, TrainingSection], place: Place, hooks: Hooks
 ) -> Outcome:
-    """Run the loop in `place`; the policy ends with the best validated weights."""
+    """Run the loop in `place` with all ranks; the policy ends with the best validated weights, whole on each of them."""
     pairs, objective, training = work
     require_positions(policy, pairs)
     plan = make_plan(pairs, training.batch_pairs, training.seed, (training.steps, training.epochs))
     identity = {**place.identity, **identity_of(policy, pairs, objective, training)}
-    job = Job(pairs, objective, plan, training, place.folder, identity)
+    refuse_unknown(place.allowed, [*identity, *MACHINE])
+    with ranks_joined() as ranks, threads_kept():
+        seed_rank(training.seed, ranks)
+        if is_sharded(training, ranks):
+            shard(policy, ranks)
+        job = Job(pairs, objective, plan, training, place.folder, identity, place.allowed, ranks)
+        with trackers(training.report_to, place, ranks.first) as log:
+            outcome = run_loop(policy, job, hooks, log)
+        make_whole(policy)
+        return outcome
+
+
+@contextmanager
+def threads_kept() -> Iterator[None]:
+    """The number of threads is the caller's again at the end."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def trackers(names: tuple[str, ...], place: Place, first: bool) -> Iterator[Log]:
+    """Where steps are logged: the trackers of the recipe on rank 0, nowhere on the others."""
+    if not names or not first:
+        yield lambda *_: None
+        return
     with redirect_stdout(sys.stderr):  # trackers print words, and stdout is for results
-        accelerator = open_accelerator(training.report_to, place.folder, place.name, dict(place.config))
+        accelerator = open_accelerator(names, place.folder, place.name, dict(place.config))
         try:
-            return run_loop(policy, job, hooks, accelerator)
+            yield lambda values, step: accelerator.log(values, step=step)
         finally:
             accelerator.end_training()
