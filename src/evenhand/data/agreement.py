@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from evenhand.data.items import Identity
-from evenhand.data.schema import Judgment
+from evenhand.data.items import Ballot, Identity
 from evenhand.figure import Figure
 
 Floats = npt.NDArray[np.float64]
@@ -48,19 +47,19 @@ class Agreement:
         }
 
 
-def shared_ratings(judgments: Sequence[Judgment], same: Sequence[Identity]) -> dict[bytes, dict[str, int]]:
+def shared_ratings(ballots: Sequence[Ballot], same: Sequence[Identity]) -> dict[bytes, dict[str, int]]:
     """By item, each named annotator's label, for items that at least two annotators judged.
 
     The same two answers may come in either order. An annotator who judged an item twice counts once, with the verdict
     given earlier: by time where it is known, then by row.
     """
     votes: dict[bytes, dict[str, tuple[str, int, int]]] = {}
-    for judgment, key in zip(judgments, same, strict=True):
-        if judgment.annotator is None:
+    for ballot, key in zip(ballots, same, strict=True):
+        if ballot.annotator is None:
             continue
-        vote = (judgment.time or "", judgment.row, key.label)
+        vote = (ballot.time or "", ballot.row, key.label)
         mine = votes.setdefault(key.item, {})
-        mine[judgment.annotator] = min(vote, mine.get(judgment.annotator, vote))
+        mine[ballot.annotator] = min(vote, mine.get(ballot.annotator, vote))
     return {item: {annotator: vote[2] for annotator, vote in by.items()} for item, by in votes.items() if len(by) > 1}
 
 

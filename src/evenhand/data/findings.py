@@ -71,6 +71,10 @@ ADVICE: dict[str, tuple[str, str]] = {
         "Equal answers have a gap of zero for ever: a constant loss and no gradient.",
         "They are dropped; look for a generator that sampled at temperature 0 twice.",
     ),
+    "near_tie": (
+        "A pair that differs in a few characters pushes their probabilities apart and says nothing about the rest.",
+        "Keep it only if those characters are the point, such as a corrected number; drop it otherwise.",
+    ),
     "length_bias": (
         "SimPO divides by length, yet still learns a preference for length as one for what long answers say.",
         "Drop the annotators that are named, read accuracy by length, and collect pairs of like length.",
@@ -78,6 +82,14 @@ ADVICE: dict[str, tuple[str, str]] = {
     "position_bias": (
         "A verdict for the answer shown first says nothing about the answer: it is noise in the labels.",
         "Drop the annotators that are named and show answers in random order from now on.",
+    ),
+    "one_sided": (
+        "Where one column nearly always wins, the label may come from the place and not from the answer.",
+        "Look at how the columns were filled; shuffle the answers before they are judged.",
+    ),
+    "annotator_dominates": (
+        "The model learns one person's taste where it should learn the guideline.",
+        "Cap the judgments of each annotator, or have others judge a sample of theirs.",
     ),
     "annotator_at_odds": (
         "One annotator's habit becomes the model's habit in proportion to that annotator's rows.",
@@ -106,6 +118,10 @@ ADVICE: dict[str, tuple[str, str]] = {
     "empty": (
         "An answer without text has no token to score: its mean log-probability does not exist.",
         "They are dropped; look for a failed generation or a wrong column.",
+    ),
+    "not_language": (
+        "Junk has a low probability under any model, so its pair costs much and teaches nothing.",
+        "Look for base64, markup or a broken export in the column, and drop these rows.",
     ),
     "too_long": (
         "Answers are never cut, so a pair over the limit cannot be scored.",

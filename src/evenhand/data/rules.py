@@ -14,11 +14,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from evenhand.data.bias import BiasRule, Naming, annotators_at_odds
-from evenhand.data.items import FIRST_WON, SECOND_WON, TIED, Identity, identities, prompt_text
+from evenhand.data.facts import Facts
+from evenhand.data.items import FIRST_WON, SECOND_WON, TIED, Ballot, Identity, prompt_text
 from evenhand.data.schema import Judgment, PreferencePair, to_pair
-from evenhand.data.twins import plainness, twin_groups
+from evenhand.data.twins import Items, plainness, twin_groups, word_counts
 
 Dropped = dict[int, str]
+
+_ITEMS_COUNTED = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +53,38 @@ class CurationRules:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Judgments in a fixed order, with their keys and the rules; where two are alike a rule keeps the one before."""
+    """Judgments in a fixed order, with their keys and the rules; where two are alike a rule keeps the one before.
 
-    judgments: tuple[Judgment, ...]
+    `order` has the place among `facts` of each judgment here.
+    """
+
+    facts: Facts
+    order: tuple[int, ...]
+    ballots: tuple[Ballot, ...]
     same: tuple[Identity, ...]
     rules: CurationRules
     named: tuple[Naming, ...]
     as_read: bool
 
+    def __len__(self) -> int:
+        return len(self.order)
 
-def bench_of(judgments: Sequence[Judgment], rules: CurationRules, as_read: bool = False) -> Bench:
+    def judgment(self, at: int) -> Judgment:
+        """The judgment at a place, texts included."""
+        return self.facts.judgments[self.order[at]]
+
+
+def bench_of(facts: Facts, rules: CurationRules, as_read: bool = False) -> Bench:
     """The judgments sorted by content, or by row, and the annotators that the rules would name."""
-    keyed = list(zip(identities(judgments), judgments, strict=True))
-    keyed.sort(key=lambda both: (both[1].row, both[1].id) if as_read else _content_order(*both))
-    same, ordered = tuple(key for key, _ in keyed), tuple(judgment for _, judgment in keyed)
+
+    def place(at: int) -> tuple[Any, ...]:
+        ballot = facts.ballots[at]
+        return (ballot.row, ballot.id) if as_read else _content_order(facts.same[at], ballot)
+
+    order = tuple(sorted(range(len(facts.ballots)), key=place))
+    ballots, same = tuple(facts.ballots[at] for at in order), tuple(facts.same[at] for at in order)
     rule = rules.annotators_at_odds
-    return Bench(ordered, same, rules, annotators_at_odds(ordered, same, rule) if rule else (), as_read)
+    return Bench(facts, order, ballots, same, rules, annotators_at_odds(ballots, same, rule) if rule else (), as_read)
 
 
 def ties(bench: Bench, alive: Sequence[int]) -> Dropped:
@@ -80,9 +99,9 @@ def exact_duplicates(bench: Bench, alive: Sequence[int]) -> Dropped:
         return dropped
     first: dict[tuple[bytes, int, str | None], int] = {}
     for at in alive:
-        key = (bench.same[at].item, bench.same[at].label, bench.judgments[at].annotator)
+        key = (bench.same[at].item, bench.same[at].label, bench.ballots[at].annotator)
         if (kept := first.setdefault(key, at)) != at:
-            dropped[at] = f"the same as {bench.judgments[kept].id}"
+            dropped[at] = f"the same as {bench.ballots[kept].id}"
     return dropped
 
 
@@ -96,18 +115,21 @@ def near_duplicates(bench: Bench, alive: Sequence[int]) -> Dropped:
     if not bench.rules.near_duplicates:
         return dropped
     decided = list(_decided(bench, alive).values())
-    pairs = [pair_of(bench.judgments[members[0]]) for members in decided]
-    twins: dict[int, list[list[int]]] = defaultdict(list)
-    rank: dict[int, tuple[float, ...]] = {}
-    texts = [(prompt_text(pair.prompt), pair.chosen, pair.rejected) for pair in pairs]
-    plain = [()] * len(texts) if bench.as_read else plainness(texts)
-    for group, members, told in zip(twin_groups(texts), decided, plain):
-        rank[min(members)] = (-len(members), *told, min(members))
-        twins[group].append(members)
-    for items in twins.values():
-        keeper = min(items, key=lambda members: rank[min(members)])
-        words = f"nearly the same as {bench.judgments[keeper[0]].id}"
-        dropped |= {at: words for members in items if members is not keeper for at in members}
+    items = _items(bench, [members[0] for members in decided])
+    groups: dict[int, list[int]] = defaultdict(list)
+    for place, group in enumerate(twin_groups(items)):
+        groups[group].append(place)
+    twins = [places for places in groups.values() if len(places) > 1]
+    told = _plainness(bench, items, twins)
+
+    def rank(place: int) -> tuple[Any, ...]:
+        members = decided[place]
+        return -len(members), *told.get(place, ()), min(members)
+
+    for places in twins:
+        keeper = min(places, key=rank)
+        words = f"nearly the same as {bench.ballots[decided[keeper][0]].id}"
+        dropped |= {at: words for place in places if place != keeper for at in decided[place]}
     return dropped
 
 
@@ -116,7 +138,7 @@ def annotators_named(bench: Bench, alive: Sequence[int]) -> Dropped:
     habits: dict[str | None, str] = {}
     for naming in bench.named:
         habits.setdefault(naming.annotator, f"{naming.annotator} {_HABIT_WORDS[naming.habit]}")
-    return {at: habits[who] for at in alive if (who := bench.judgments[at].annotator) in habits}
+    return {at: habits[who] for at in alive if (who := bench.ballots[at].annotator) in habits}
 
 
 def outvoted(bench: Bench, alive: Sequence[int]) -> Dropped:
@@ -152,13 +174,11 @@ def too_long(bench: Bench, alive: Sequence[int]) -> Dropped:
     """Judgments whose prompt or answer has more characters than the rules allow."""
     dropped: Dropped = {}
     for at in alive:
-        judgment = bench.judgments[at]
-        asked = sum(len(message.content) for message in judgment.prompt)
-        told = max(len(judgment.answer_a), len(judgment.answer_b))
+        asked, *told = bench.facts.measures.characters_NT[bench.order[at]].tolist()
         if bench.rules.max_prompt_characters is not None and asked > bench.rules.max_prompt_characters:
             dropped[at] = f"the prompt has {asked} characters"
-        elif bench.rules.max_answer_characters is not None and told > bench.rules.max_answer_characters:
-            dropped[at] = f"an answer has {told} characters"
+        elif bench.rules.max_answer_characters is not None and max(told) > bench.rules.max_answer_characters:
+            dropped[at] = f"an answer has {max(told)} characters"
     return dropped
 
 
@@ -187,9 +207,36 @@ def pair_of(judgment: Judgment) -> PreferencePair:
     return pair
 
 
-def _content_order(key: Identity, judgment: Judgment) -> tuple[bytes, int, str, int, str]:
+def _items(bench: Bench, places: Sequence[int]) -> Items:
+    """The judgments at these places as prompt, winner and loser."""
+
+    def texts(place: int) -> tuple[str, str, str]:
+        pair = pair_of(bench.judgment(places[place]))
+        return prompt_text(pair.prompt), pair.chosen, pair.rejected
+
+    measures, rows = bench.facts.measures, np.array([bench.order[at] for at in places], np.int64)
+    b_won = np.array([bench.ballots[at].verdict == "b" for at in places], bool)
+    columns = np.where(b_won[:, None], [[0, 2, 1]], [[0, 1, 2]]) if places else np.zeros((0, 3), np.int64)
+    plain_IT = np.take_along_axis(measures.plain_NT[rows], columns, axis=1)
+    digits_IT = np.take_along_axis(measures.digits_NT[rows], columns, axis=1)
+    return Items(plain_IT, digits_IT, measures.signatures_NH[rows], texts)
+
+
+def _plainness(bench: Bench, items: Items, twins: Sequence[Sequence[int]]) -> dict[int, tuple[float, int, int]]:
+    """For each twin how plain it is; nothing where the order of reading decides.
+
+    Words are counted in the first 20,000 items, which on a bench sorted by content hash are a random sample.
+    """
+    if bench.as_read or not twins:
+        return {}
+    often = word_counts(items.texts(place) for place in range(min(len(items), _ITEMS_COUNTED)))
+    total = 1 + often.total()
+    return {place: plainness(items.texts(place), often, total) for places in twins for place in places}
+
+
+def _content_order(key: Identity, ballot: Ballot) -> tuple[bytes, int, str, int, str]:
     """Row and id only order judgments that say the same, so that the pairs depend on content alone."""
-    return key.item, key.label, judgment.annotator or "", judgment.row, judgment.id
+    return key.item, key.label, ballot.annotator or "", ballot.row, ballot.id
 
 
 def _by_item(bench: Bench, alive: Sequence[int]) -> Mapping[bytes, list[int]]:
