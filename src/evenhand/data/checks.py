@@ -12,13 +12,14 @@ from evenhand.data.bias import Habit, first_won, longer_won, share, share_of_tru
 from evenhand.data.curate import families
 from evenhand.data.facts import Facts
 from evenhand.data.findings import Severity
-from evenhand.data.items import prompt_text
+from evenhand.data.items import Ballot, prompt_text
 from evenhand.data.kinds import UNDECIDED
 from evenhand.data.leaning import length_auc
 from evenhand.data.marks import PERSONAL, Mark
 from evenhand.data.rules import (
     Bench,
     CurationRules,
+    Encode,
     annotators_named,
     bench_of,
     contradictions,
@@ -26,11 +27,10 @@ from evenhand.data.rules import (
     near_duplicates,
     outvoted,
     ties,
+    tokens_of,
 )
 from evenhand.data.schema import Judgment, Reading
 from evenhand.figure import Figure
-
-Encode = Callable[[str], Sequence[int]]
 
 _CERTAIN = 3.29  # standard deviations: by chance once in 1,000 clean data sets
 _MANY_ANNOTATORS = 0.2
@@ -82,16 +82,17 @@ def case_of(reading: Reading, facts: Facts, options: AuditOptions) -> Case:
     gone = ties(bench, everything).keys() | exact_duplicates(bench, everything).keys()
     agreed = agreement(shared_ratings(bench.ballots, bench.same))
     decided = tuple(at for at in everything if at not in gone)
-    return Case(reading, options, bench, decided, agreed, _figures(bench, agreed))
+    return Case(reading, options, bench, decided, agreed, _figures(reading.kind, bench, agreed))
 
 
-def _figures(bench: Bench, agreed: Agreement) -> dict[str, Figure]:
+def _figures(kind: str, bench: Bench, agreed: Agreement) -> dict[str, Figure]:
     longer = share_of_true([longer_won(own) for own in bench.ballots])
     return {
         "ties": share(sum(own.verdict == "tie" for own in bench.ballots), len(bench)),
         "longer_is_chosen": longer,
         "length_only_accuracy": _better_side(longer),
         "length_only_auc": length_auc(bench.ballots),
+        "first_written_is_chosen": first_written_won(kind, bench.ballots),
         "first_shown_is_chosen": share_of_true([first_won(own) for own in bench.ballots]),
         "percent_agreement": agreed.percent,
         "krippendorff_alpha": agreed.krippendorff_alpha,
@@ -105,6 +106,13 @@ def _better_side(longer: Figure) -> Figure:
     if longer.value is None or longer.low is None or longer.high is None or longer.value >= 0.5:
         return longer
     return Figure(1 - longer.value, longer.n, 1 - longer.high, 1 - longer.low)
+
+
+def first_written_won(kind: str, ballots: Sequence[Ballot]) -> Figure:
+    """How often the answer written as the first wins, where the columns do not say who won."""
+    if kind not in UNDECIDED:
+        return Figure(None, 0)
+    return share_of_true([None if own.verdict == "tie" else own.verdict == "a" for own in ballots])
 
 
 def exact_duplicate(case: Case) -> Evidence:
@@ -176,9 +184,7 @@ def position_bias(case: Case) -> Evidence | None:
 
 def one_sided(case: Case) -> Evidence | None:
     """The answer written as the first wins far too often, or seldom, where the columns do not say who won."""
-    if case.reading.kind not in UNDECIDED:
-        return None
-    figure = share_of_true([None if own.verdict == "tie" else own.verdict == "a" for own in case.bench.ballots])
+    figure = case.figures["first_written_is_chosen"]
     if figure.value is None or figure.low is None or figure.high is None:
         return None
     if not (figure.low > _ONE_SIDED or figure.high < 1 - _ONE_SIDED):
@@ -255,7 +261,7 @@ def empty(case: Case) -> Evidence:
 
 def not_language(case: Case) -> Evidence:
     """Texts that are no language: one run without spaces, hardly a letter, or one sound repeated."""
-    return Evidence(_places(case, Mark.WORDLESS), "warning")
+    return Evidence(_places(case, Mark.WORDLESS), "info")
 
 
 def too_long(case: Case) -> Evidence:
@@ -263,7 +269,7 @@ def too_long(case: Case) -> Evidence:
     encode, limit = case.options.encode, case.options.max_tokens
     places: tuple[int, ...] = ()
     if encode is not None and limit is not None:
-        places = tuple(at for at, own in _judgments(case) if _tokens(own, encode) > limit)
+        places = tuple(at for at, own in _judgments(case) if tokens_of(own, encode) > limit)
     return Evidence(places, "warning", reasons=("too_large",))
 
 
@@ -325,11 +331,6 @@ def _named_for(case: Case, *habits: Habit) -> tuple[int, ...]:
 def _judgments(case: Case) -> Iterator[tuple[int, Judgment]]:
     """Every place with its judgment; on a bench in the order of reading this is one pass over the texts."""
     return ((at, case.bench.judgment(at)) for at in range(len(case.bench)))
-
-
-def _tokens(own: Judgment, encode: Encode) -> int:
-    """Tokens of the prompt and the longer answer."""
-    return _prompt_tokens(own, encode) + max(len(encode(own.answer_a)), len(encode(own.answer_b)))
 
 
 def _prompt_tokens(own: Judgment, encode: Encode) -> int:

@@ -9,7 +9,7 @@ from evenhand.data.bias import Naming
 from evenhand.data.category import category_of
 from evenhand.data.facts import Facts, facts_of
 from evenhand.data.items import prompt_text
-from evenhand.data.rules import RULE_NAMES, STEPS, Bench, CurationRules, bench_of, pair_of
+from evenhand.data.rules import STEPS, Bench, CurationRules, Encode, bench_of, pair_of
 from evenhand.data.schema import Judgment, PreferencePair, Reading, Refusal
 from evenhand.data.similarity import near_groups
 
@@ -56,20 +56,22 @@ class Curation:
             "judgments": len(self.ledger),
             "kept": len(self.ledger) - dropped.total(),
             "pairs": len(self.pairs),
-            "dropped": {name: dropped[name] for name in RULE_NAMES if dropped[name]},
+            "dropped": {name: dropped[name] for name in self.rules.order if dropped[name]},
         }
 
 
-def curate(reading: Reading, rules: CurationRules, facts: Facts | None = None) -> Curation:
-    """Apply the rules of STEPS in order; the same judgments in any order give the same pairs.
+def curate(
+    reading: Reading, rules: CurationRules, facts: Facts | None = None, encode: Encode | None = None
+) -> Curation:
+    """Apply the rules in their order; the same judgments in any order give the same pairs.
 
     The category of a pair is the given one or that of `category_of`; its family joins the given one and all prompts
     that are nearly the same. `facts` are those of the reading where they are known already.
     """
-    bench = bench_of(facts or facts_of(reading.judgments), rules)
+    bench = bench_of(facts or facts_of(reading.judgments), rules, encode=encode)
     alive, fate = list(range(len(bench))), dict[int, tuple[str, str]]()
-    for name, step in STEPS:
-        dropped = step(bench, alive)
+    for name in rules.order:
+        dropped = STEPS[name](bench, alive)
         fate |= {at: (name, detail) for at, detail in dropped.items()}
         alive = [at for at in alive if at not in dropped]
     keeper = _keepers(bench, alive)

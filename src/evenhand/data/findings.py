@@ -1,7 +1,13 @@
 """What an audit can find, what each finding does to SimPO, and what to do about it."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from evenhand.data.patterns import redact
+
+_CHARACTERS = 160
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 
 Severity = Literal["info", "warning", "severe"]
 
@@ -21,7 +27,10 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong: `rows` are the input rows that a rule would remove, `detail` the figures behind it."""
+    """One thing that is wrong: `rows` are the input rows that a rule would remove, `detail` the figures behind it.
+
+    `preferences` tells whether it was found in judgments, rather than in demonstrations.
+    """
 
     id: str
     severity: Severity
@@ -29,6 +38,7 @@ class Finding:
     share: float
     detail: str
     examples: tuple[Example, ...]
+    preferences: bool = True
 
     @property
     def count(self) -> int:
@@ -37,7 +47,8 @@ class Finding:
 
     def json(self) -> dict[str, Any]:
         """The finding with its count, examples, effect and remedy."""
-        effect, remedy = ADVICE[self.id]
+        advice = DEMONSTRATION_ADVICE | ADVICE if self.preferences else ADVICE | DEMONSTRATION_ADVICE
+        effect, remedy = advice[self.id]
         return {
             "id": self.id,
             "severity": self.severity,
@@ -48,6 +59,13 @@ class Finding:
             "effect": effect,
             "remedy": remedy,
         }
+
+
+def shown(row: int, name: str, text: str) -> Example:
+    """A row as a report may show it: its beginning, personal data by its kind, unseen characters as escapes."""
+    start = redact(text[: 4 * _CHARACTERS])[:_CHARACTERS]
+    told = _UNSEEN.sub(lambda found: " " if found.group() in "\n\t\r" else ascii(found.group())[1:-1], start)
+    return Example(row, name, told)
 
 
 ADVICE: dict[str, tuple[str, str]] = {
@@ -132,3 +150,17 @@ ADVICE: dict[str, tuple[str, str]] = {
         "Read them: keep those that are right, and measure refusals on harmless prompts after training.",
     ),
 }
+
+DEMONSTRATION_ADVICE: dict[str, tuple[str, str]] = {
+    "cut_off": (
+        "A reply that stops in the middle teaches the model to stop in the middle, or never to stop.",
+        "Raise the limit of whatever wrote them; drop those that are cut.",
+    ),
+    "exact_duplicate": ("A repeated demonstration weighs as many times as it stands there.", "Keep the first."),
+    "near_duplicate": ("Copies with a changed number weigh like repeats.", "Keep one of each group."),
+    "refusal": (
+        "Supervised fine-tuning copies what it sees: refusals included.",
+        "Read them, and keep those that are right.",
+    ),
+}
+"""Advice that is another one for demonstrations than for judgments."""

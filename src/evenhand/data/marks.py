@@ -103,7 +103,7 @@ def has_list(text: str) -> bool:
 
 
 def is_wordless(text: str) -> bool:
-    """Whether a text is no language: fewer than a third letters, one long run without a space, or one sound repeated.
+    """Whether a text is no language: fewer than a third letters and digits, one long run without a space, or one sound repeated.
 
     Looks at the first 500 characters; texts under 40 characters, such as `42`, are never called so, nor are scripts
     that write without spaces.
@@ -120,4 +120,4 @@ def is_wordless(text: str) -> bool:
         return True
     if len(text) >= _LONGEST_WORD and " " not in sample and "\n" not in sample and not _UNSPACED.search(sample):
         return True
-    return 3 * sum(map(str.isalpha, sample)) < len(sample) - sample.count(" ") - sample.count("\n")
+    return 3 * sum(map(str.isalnum, sample)) < len(sample) - sample.count(" ") - sample.count("\n")

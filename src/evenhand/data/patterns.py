@@ -41,6 +41,7 @@ _KEY = re.compile(
     r"|\beyJ[A-Za-z0-9_-]{10,200}\.eyJ[A-Za-z0-9_-]{10,200}\."
 )
 _CARD = re.compile(r"(?<![\d.-])\d(?:[ -]?\d){12,18}(?![\d-])")
+_CARD_LENGTHS = {2: (16,), 3: (14, 15, 16), 4: (13, 16, 19), 5: (16,), 6: (16, 17, 18, 19)}
 _PHONE = re.compile(r"(?<![\w+])\+\d{1,3}(?:[ .-]?\(?\d{2,4}\)?){2,5}(?!\w)")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b")
 
@@ -80,10 +81,13 @@ def refuses(answer: str) -> bool:
     return REFUSAL.search(answer[:_REFUSAL_CHARACTERS].replace("’", "'")) is not None
 
 
-def _luhn(found: str) -> bool:
+def _card(found: str) -> bool:
+    """Luhn's check on a number that begins and is as long as an issuer's: chance finds fewer of those."""
     digits = [int(character) for character in found if character.isdigit()]
+    if len(digits) not in _CARD_LENGTHS.get(digits[0], ()) or len(set(digits)) == 1:
+        return False
     doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
-    return len(set(digits)) > 1 and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
 
 
 def _iban(found: str) -> bool:
@@ -125,7 +129,7 @@ def _hints_phone(text: str) -> bool:
 _PERSONAL: tuple[tuple[str, Callable[[str], bool], re.Pattern[str], Callable[[str], bool]], ...] = (
     ("key", _hints_key, _KEY, _anything),
     ("e-mail", _hints_email, _EMAIL, _anything),
-    ("card", _hints_number, _CARD, _luhn),
+    ("card", _hints_number, _CARD, _card),
     ("account", _hints_number, _IBAN, _iban),
     ("phone", _hints_phone, _PHONE, _anything),
 )

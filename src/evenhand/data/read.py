@@ -98,7 +98,11 @@ def read_judgments(source: str | Path, kind: str | None = None) -> Reading:
     read as a whole, its rows are of no known kind, one id names two different rows, or no row can be used
     (of 100,000 or more: not one in a thousand).
     """
-    forced = None if kind is None else kind_named(kind)
+    return read_as(source, None if kind is None else kind_named(kind))
+
+
+def read_as(source: str | Path, forced: Kind | None) -> Reading:
+    """Read a source as that kind of row, recognised where it is None; raises DataError where read_judgments does."""
     notes: Counter[str] = Counter()
     rows = source_rows(source, notes)
     first = list(islice(rows, ROWS_LOOKED_AT))

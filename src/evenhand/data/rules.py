@@ -13,27 +13,36 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from evenhand.data.bias import BiasRule, Naming, annotators_at_odds
+from evenhand.data.agreement import shared_ratings
+from evenhand.data.bias import BiasRule, Naming, annotators_at_odds, longer_won
+from evenhand.data.category import category_of
+from evenhand.data.consensus import likely_labels
 from evenhand.data.facts import Facts
 from evenhand.data.items import FIRST_WON, SECOND_WON, TIED, Ballot, Identity, prompt_text
 from evenhand.data.schema import Judgment, PreferencePair, to_pair
 from evenhand.data.twins import Items, plainness, twin_groups, word_counts
+from evenhand.errors import DataError
 
 Dropped = dict[int, str]
+Encode = Callable[[str], Sequence[int]]
 
 _ITEMS_COUNTED = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class CurationRules:
-    """Which rules run; their order is fixed: STEPS. Ties are always dropped, since a tie has no winner.
+    """Which rules run, in what order, and with what limits; a limit of None drops nothing.
 
-    `near_duplicates` drops items with the wording of another one; what differs by a number stays.
+    `order` names rules of STEPS; those left out do not run. `tie` and `contradiction` always do, since a pair needs
+    one winner. `near_duplicates` drops items with the wording of another one; what differs by a number stays.
     `annotators_at_odds` says when an annotator's judgments are dropped, None to keep all. `majority` keeps what most
-    annotators of an item agree on; without it, all judgments of an item on which they differ are contradictions.
-    `ties_outvote` drops an item that more annotators called a tie than preferred its winner. `contradictions` drops
-    circles of preferences; items without a majority have no winner and are always dropped. `families` is the
-    similarity from which two prompts belong to one family.
+    annotators of an item agree on, or with `dawid_skene` what those who are more reliable say; without it, all
+    judgments of an item on which they differ are contradictions. `ties_outvote` drops an item that more annotators
+    called a tie than preferred its winner. `contradictions` drops circles of preferences. `only_categories` and
+    `without_categories` choose by the given category, else by that of `category_of`. `annotator_cap` is the most
+    judgments kept of one annotator. `max_length_ratio` is of the longer answer to the shorter, in characters.
+    `balance_length` drops items until the longer answer wins as often as the shorter. `max_tokens` bounds prompt and
+    longer answer, as an encoder counts them. `families` is the similarity from which two prompts belong to one family.
     """
 
     exact_duplicates: bool = True
@@ -41,21 +50,41 @@ class CurationRules:
     annotators_at_odds: BiasRule | None = field(default_factory=BiasRule)
     ties_outvote: bool = True
     majority: bool = True
+    dawid_skene: bool = False
     contradictions: bool = True
     max_prompt_characters: int | None = None
     max_answer_characters: int | None = None
+    max_tokens: int | None = None
+    only_categories: tuple[str, ...] | None = None
+    without_categories: tuple[str, ...] = ()
+    annotator_cap: int | None = None
+    max_length_ratio: float | None = None
+    balance_length: bool = False
     families: float = 0.6
+    order: tuple[str, ...] = (
+        "category",
+        "tie",
+        "exact_duplicate",
+        "near_duplicate",
+        "annotator_at_odds",
+        "annotator_cap",
+        "majority",
+        "contradiction",
+        "length_ratio",
+        "too_long",
+        "length_balance",
+    )
 
     def json(self) -> dict[str, Any]:
         """Every rule with its value."""
-        return asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
     """Judgments in a fixed order, with their keys and the rules; where two are alike a rule keeps the one before.
 
-    `order` has the place among `facts` of each judgment here.
+    `order` has the place among `facts` of each judgment here; `encode` gives a text's tokens, if they matter.
     """
 
     facts: Facts
@@ -65,6 +94,7 @@ class Bench:
     rules: CurationRules
     named: tuple[Naming, ...]
     as_read: bool
+    encode: Encode | None = None
 
     def __len__(self) -> int:
         return len(self.order)
@@ -74,7 +104,7 @@ class Bench:
         return self.facts.judgments[self.order[at]]
 
 
-def bench_of(facts: Facts, rules: CurationRules, as_read: bool = False) -> Bench:
+def bench_of(facts: Facts, rules: CurationRules, as_read: bool = False, encode: Encode | None = None) -> Bench:
     """The judgments sorted by content, or by row, and the annotators that the rules would name."""
 
     def place(at: int) -> tuple[Any, ...]:
@@ -84,7 +114,8 @@ def bench_of(facts: Facts, rules: CurationRules, as_read: bool = False) -> Bench
     order = tuple(sorted(range(len(facts.ballots)), key=place))
     ballots, same = tuple(facts.ballots[at] for at in order), tuple(facts.same[at] for at in order)
     rule = rules.annotators_at_odds
-    return Bench(facts, order, ballots, same, rules, annotators_at_odds(ballots, same, rule) if rule else (), as_read)
+    named = annotators_at_odds(ballots, same, rule) if rule else ()
+    return Bench(facts, order, ballots, same, rules, named, as_read, encode)
 
 
 def ties(bench: Bench, alive: Sequence[int]) -> Dropped:
@@ -144,6 +175,8 @@ def annotators_named(bench: Bench, alive: Sequence[int]) -> Dropped:
 def outvoted(bench: Bench, alive: Sequence[int]) -> Dropped:
     """Judgments against the majority on their item, and items that more annotators called a tie than a win."""
     dropped: Dropped = {}
+    if bench.rules.dawid_skene:
+        return _against_the_reliable(bench, alive)
     tied = Counter(key.item for key in bench.same if key.label == TIED) if bench.rules.ties_outvote else Counter()
     for item, members in _by_item(bench, alive).items():
         votes = Counter(bench.same[at].label for at in members)
@@ -154,6 +187,17 @@ def outvoted(bench: Bench, alive: Sequence[int]) -> Dropped:
         beaten = members if tied[item] > votes[winner] else [at for at in members if bench.same[at].label != winner]
         told = f"{votes[winner]} for the winner, {len(members) - votes[winner]} against, {tied[item]} ties"
         dropped |= dict.fromkeys(beaten, told)
+    return dropped
+
+
+def _against_the_reliable(bench: Bench, alive: Sequence[int]) -> Dropped:
+    """Judgments against what Dawid and Skene's model holds for likeliest, ties included in what it sees."""
+    ballots, same = [bench.ballots[at] for at in alive], [bench.same[at] for at in alive]
+    likely = likely_labels(shared_ratings(bench.ballots, bench.same))
+    dropped: Dropped = {}
+    for at, ballot, key in zip(alive, ballots, same):
+        if (shares := likely.get(key.item)) is not None and shares[key.label] < max(shares):
+            dropped[at] = f"{ballot.verdict} has the probability {shares[key.label]:.2f} by all annotators' records"
     return dropped
 
 
@@ -171,27 +215,103 @@ def contradictions(bench: Bench, alive: Sequence[int]) -> Dropped:
 
 
 def too_long(bench: Bench, alive: Sequence[int]) -> Dropped:
-    """Judgments whose prompt or answer has more characters than the rules allow."""
+    """Judgments whose prompt or answer has more characters, or tokens together, than the rules allow."""
     dropped: Dropped = {}
+    rules = bench.rules
     for at in alive:
         asked, *told = bench.facts.measures.characters_NT[bench.order[at]].tolist()
-        if bench.rules.max_prompt_characters is not None and asked > bench.rules.max_prompt_characters:
+        if rules.max_prompt_characters is not None and asked > rules.max_prompt_characters:
             dropped[at] = f"the prompt has {asked} characters"
-        elif bench.rules.max_answer_characters is not None and max(told) > bench.rules.max_answer_characters:
+        elif rules.max_answer_characters is not None and max(told) > rules.max_answer_characters:
             dropped[at] = f"an answer has {max(told)} characters"
+        elif rules.max_tokens is not None and (tokens := _tokens(bench, at)) > rules.max_tokens:
+            dropped[at] = f"prompt and longer answer have {tokens} tokens"
     return dropped
 
 
-STEPS: tuple[tuple[str, Callable[[Bench, Sequence[int]], Dropped]], ...] = (
-    ("tie", ties),
-    ("exact_duplicate", exact_duplicates),
-    ("near_duplicate", near_duplicates),
-    ("annotator_at_odds", annotators_named),
-    ("majority", outvoted),
-    ("contradiction", contradictions),
-    ("too_long", too_long),
-)
-RULE_NAMES = tuple(name for name, _ in STEPS)
+def _tokens(bench: Bench, at: int) -> int:
+    if bench.encode is None:
+        raise DataError("the rule `too_long` has a limit in tokens and no tokenizer counts them; name one.")
+    return tokens_of(bench.judgment(at), bench.encode)
+
+
+def tokens_of(own: Judgment, encode: Encode) -> int:
+    """Tokens of the prompt's turns and of the longer answer, without what a template adds."""
+    asked = sum(len(encode(message.content)) for message in own.prompt)
+    return asked + max(len(encode(own.answer_a)), len(encode(own.answer_b)))
+
+
+def by_category(bench: Bench, alive: Sequence[int]) -> Dropped:
+    """Judgments outside the wanted categories, or inside the unwanted ones."""
+    only, without = bench.rules.only_categories, bench.rules.without_categories
+    dropped: Dropped = {}
+    if only is None and not without:
+        return dropped
+    for at in alive:
+        name = bench.ballots[at].category or category_of(bench.judgment(at).prompt)
+        if name in without or (only is not None and name not in only):
+            dropped[at] = f"the category is {name}"
+    return dropped
+
+
+def over_the_cap(bench: Bench, alive: Sequence[int]) -> Dropped:
+    """Judgments of an annotator beyond the cap; which ones stay is decided by their content's hash."""
+    most, given = bench.rules.annotator_cap, Counter[str]()
+    dropped: Dropped = {}
+    for at in sorted(alive, key=lambda at: (bench.same[at].item, at)) if most is not None else ():
+        if (who := bench.ballots[at].annotator) is not None and most is not None:
+            given[who] += 1
+            if given[who] > most:
+                dropped[at] = f"{who} gave more than {most} judgments"
+    return dropped
+
+
+def unlike_in_length(bench: Bench, alive: Sequence[int]) -> Dropped:
+    """Judgments between answers so unlike in length that length alone may have decided them."""
+    most = bench.rules.max_length_ratio
+    dropped: Dropped = {}
+    for at in alive if most is not None else ():
+        short, long = sorted((bench.ballots[at].length_a, bench.ballots[at].length_b))
+        if most is not None and long > most * short:
+            dropped[at] = f"the answers have {short} and {long} characters"
+    return dropped
+
+
+def out_of_balance(bench: Bench, alive: Sequence[int]) -> Dropped:
+    """Items of the more frequent kind, longer answer won or shorter won, until both are as many, in each category.
+
+    Which ones go is decided by their content's hash, which is as good as by chance.
+    """
+    dropped: Dropped = {}
+    if not bench.rules.balance_length:
+        return dropped
+    sides: dict[str, dict[bool, list[list[int]]]] = defaultdict(lambda: {True: [], False: []})
+    for _, members in sorted(_by_item(bench, alive).items()):
+        ballot = bench.ballots[members[0]]
+        if (longer := longer_won(ballot)) is not None:
+            sides[ballot.category or category_of(bench.judgment(members[0]).prompt)][longer].append(members)
+    for both in sides.values():
+        kept = min(len(both[True]), len(both[False]))
+        for longer, items in both.items():
+            words = f"one of {len(items)} where the {'longer' if longer else 'shorter'} answer won, {kept} kept"
+            dropped |= {at: words for members in items[kept:] for at in members}
+    return dropped
+
+
+STEPS: Mapping[str, Callable[[Bench, Sequence[int]], Dropped]] = {
+    "category": by_category,
+    "tie": ties,
+    "exact_duplicate": exact_duplicates,
+    "near_duplicate": near_duplicates,
+    "annotator_at_odds": annotators_named,
+    "annotator_cap": over_the_cap,
+    "majority": outvoted,
+    "contradiction": contradictions,
+    "length_ratio": unlike_in_length,
+    "too_long": too_long,
+    "length_balance": out_of_balance,
+}
+RULE_NAMES = tuple(STEPS)
 
 _HABIT_WORDS = {
     "takes_longer": "takes the longer answer far more often than others do",
