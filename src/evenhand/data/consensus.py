@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 _LABELS = 3
-_ROUNDS = 100
+_ROUNDS = 1000
 _STILL = 1e-7
 _LITTLE = 1e-10
 

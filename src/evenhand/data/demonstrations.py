@@ -78,9 +78,9 @@ DEMONSTRATIONS = (
 def demonstration_kind(source: str | Path) -> Kind | None:
     """The kind of demonstrations that a source holds; None where its rows are judgments or nothing known."""
     parsed = [row.fields for row in islice(source_rows(source, Notes()), ROWS_LOOKED_AT) if row.fields is not None]
-    if any(kind.named_in(fields) for fields in parsed for kind in KINDS):
+    if any(kind.fits(fields) for fields in parsed for kind in KINDS):
         return None
-    votes = Counter(kind.name for fields in parsed for kind in DEMONSTRATIONS if kind.named_in(fields))
+    votes = Counter(kind.name for fields in parsed for kind in DEMONSTRATIONS if kind.fits(fields))
     return next((kind for kind in DEMONSTRATIONS if kind.name in votes), None)
 
 
