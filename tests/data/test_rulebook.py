@@ -5,10 +5,10 @@ import random
 import pytest
 import yaml
 
+from evenhand.data.bench import CurationRules
 from evenhand.data.bias import BiasRule
 from evenhand.data.curate import curate
 from evenhand.data.rulebook import read_rules
-from evenhand.data.rules import CurationRules
 from evenhand.data.schema import Judgment, Message, Reading
 from evenhand.errors import DataError
 

@@ -32,9 +32,9 @@ def curate(
 
     Example: evenhand curate judgments.jsonl --out data/v1 --validation 0.2
     """
+    from evenhand.data.bench import CurationRules
     from evenhand.data.preparation import Wanted, prepare
     from evenhand.data.rulebook import read_rules
-    from evenhand.data.rules import CurationRules
 
     output = Output(as_json, quiet)
     chosen = CurationRules() if rules is None else read_rules(rules)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evenhand.data.audit import Audit, audit
+from evenhand.data.bench import Encode
 from evenhand.data.checks import AuditOptions
 from evenhand.data.demonstrations import demonstration_findings, demonstration_kind, read_demonstrations
 from evenhand.data.facts import Facts, facts_of
@@ -12,7 +13,6 @@ from evenhand.data.findings import Finding
 from evenhand.data.measure import Map
 from evenhand.data.preparation import read_and_measure
 from evenhand.data.read import read_judgments
-from evenhand.data.rules import Encode
 from evenhand.data.schema import Reading
 
 

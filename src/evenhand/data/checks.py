@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evenhand.data.agreement import Agreement, agreement, shared_ratings
+from evenhand.data.bench import Bench, CurationRules, Encode, bench_of
 from evenhand.data.bias import Habit, first_won, longer_won, share, share_of_true
 from evenhand.data.curate import families
 from evenhand.data.facts import Facts
@@ -15,20 +16,9 @@ from evenhand.data.findings import Severity
 from evenhand.data.items import Ballot, prompt_text
 from evenhand.data.kinds import UNDECIDED
 from evenhand.data.leaning import length_auc
+from evenhand.data.limits import tokens_of
 from evenhand.data.marks import PERSONAL, Mark
-from evenhand.data.rules import (
-    Bench,
-    CurationRules,
-    Encode,
-    annotators_named,
-    bench_of,
-    contradictions,
-    exact_duplicates,
-    near_duplicates,
-    outvoted,
-    ties,
-    tokens_of,
-)
+from evenhand.data.rules import annotators_named, contradictions, exact_duplicates, near_duplicates, outvoted, ties
 from evenhand.data.schema import Judgment, Reading
 from evenhand.figure import Figure
 

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from evenhand.data.bench import Bench, CurationRules, Encode, bench_of, pair_of
 from evenhand.data.bias import Naming
 from evenhand.data.category import category_of
 from evenhand.data.facts import Facts, facts_of
 from evenhand.data.items import prompt_text
-from evenhand.data.rules import STEPS, Bench, CurationRules, Encode, bench_of, pair_of
+from evenhand.data.rules import STEPS
 from evenhand.data.schema import Judgment, PreferencePair, Reading, Refusal
 from evenhand.data.similarity import near_groups
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from evenhand.data.bench import Encode
 from evenhand.data.contest import Claims, Contest
 from evenhand.data.conversation import answer_of, conversation_of, prompt_of, with_system
 from evenhand.data.facts import Facts
@@ -15,11 +16,11 @@ from evenhand.data.fields import Fields, present, spoken
 from evenhand.data.findings import Finding, Severity, shown
 from evenhand.data.items import prompt_text
 from evenhand.data.kinds import KINDS, Kind
+from evenhand.data.limits import tokens_of
 from evenhand.data.lines import Notes
 from evenhand.data.marks import PERSONAL, Mark
 from evenhand.data.pairwise import history_of, instruction_text
 from evenhand.data.read import ROWS_LOOKED_AT, read_as
-from evenhand.data.rules import Encode, tokens_of
 from evenhand.data.schema import Message, Reading
 from evenhand.data.similarity import near_groups
 from evenhand.data.sources import source_rows

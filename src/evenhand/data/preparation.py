@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.data.audit import Audit, audit
+from evenhand.data.bench import CurationRules, Encode
 from evenhand.data.checks import AuditOptions
 from evenhand.data.curate import Curation, curate
 from evenhand.data.facts import Facts, facts_of
 from evenhand.data.measure import Map
 from evenhand.data.read import describe, read_judgments
-from evenhand.data.rules import CurationRules, Encode
 from evenhand.data.schema import Reading
 from evenhand.data.snapshot import Parents, Source, write_snapshot
 from evenhand.data.split import split

@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
+from evenhand.data.bench import CurationRules
 from evenhand.data.bias import BiasRule
-from evenhand.data.rules import RULE_NAMES, CurationRules
+from evenhand.data.rules import RULE_NAMES
 from evenhand.errors import DataError
 
 _LIMITS: Mapping[str, Mapping[str, tuple[str, type | tuple[type, ...]]]] = {

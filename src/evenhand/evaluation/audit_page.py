@@ -11,11 +11,11 @@ from markupsafe import Markup, escape
 
 from evenhand.data.appraise import Appraisal
 from evenhand.data.audit import Audit
+from evenhand.data.bench import CurationRules
 from evenhand.data.bias import share
 from evenhand.data.curate import Curation, curate
 from evenhand.data.findings import Finding
 from evenhand.data.items import Ballot
-from evenhand.data.rules import CurationRules
 from evenhand.evaluation.chart import (
     LABEL_WIDTH,
     RIGHT,
