@@ -140,6 +140,22 @@ def test_d26_one_side_and_one_annotator(tmp_path):
     assert not {"one_sided", "annotator_dominates"} & {own.id for own in audit(read_judgments(path)).findings}
 
 
+def test_d30_a_burst_names_its_annotator_and_day(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [json.loads(own) for own in judged(600, lambda row: "ab"[row % 2], lambda row: f"ann-{row % 10}")]
+    for row, own in enumerate(rows):
+        own["time"] = f"2025-03-{1 + row // 10 % 20:02d}T10:00:00Z"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert "burst" not in {own.id for own in audit(read_judgments(path)).findings}
+    rush = [json.loads(own) for own in judged(640, lambda row: "ab"[row % 2], lambda _: "ann-3")][600:]
+    rows += [own | {"time": "2025-03-07T23:00:00Z"} for own in rush]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    found = next(own for own in audit(read_judgments(path)).findings if own.id == "burst")
+    assert set(found.rows) >= set(range(600, 640))
+    assert "ann-3 gave 4" in found.detail
+    assert "2025-03-07" in found.detail
+
+
 @pytest.mark.parametrize("what", ["link", "pipe", "folder", "missing"])
 def test_d29_what_is_no_plain_file(tmp_path, what):
     path = tmp_path / "rows.jsonl"

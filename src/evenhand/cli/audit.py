@@ -37,7 +37,8 @@ def audit(
     if max_tokens is not None and tokenizer is None:
         raise UserError("--max-tokens needs a tokenizer to count with; add --tokenizer MODEL.")
     with measuring(data, workers, ray) as run:
-        found = appraise(Asked(data, kind, held_out, encoder(tokenizer), max_tokens, run), output.say)
+        asked = Asked(data, kind, held_out, encoder(tokenizer), max_tokens, run, output.narrate)
+        found = appraise(asked, output.say)
     if report is not None:
         from evenhand.evaluation.audit_page import write_audit_page
 

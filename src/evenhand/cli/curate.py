@@ -39,7 +39,7 @@ def curate(
     output = Output(as_json, quiet)
     chosen = CurationRules() if rules is None else read_rules(rules)
     with measuring(data, workers, ray) as run:
-        wanted = Wanted(validation, seed, kind, chosen, licence, origin, encoder(tokenizer), run)
+        wanted = Wanted(validation, seed, kind, chosen, licence, origin, encoder(tokenizer), run, output.narrate)
         dataset = prepare(data, out, wanted, output.say)
     counts = ", ".join(f"{name} {count}" for name, count in dataset["counts"].items() if isinstance(count, int))
     output.result(dataset, f"{out}: {counts}; hash {dataset['hash'][:16]}")

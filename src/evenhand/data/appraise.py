@@ -8,7 +8,7 @@ from evenhand.data.audit import Audit, audit
 from evenhand.data.bench import Encode
 from evenhand.data.checks import AuditOptions
 from evenhand.data.demonstrations import demonstration_findings, demonstration_kind, read_demonstrations
-from evenhand.data.facts import Facts, facts_of
+from evenhand.data.facts import Facts, Tell, facts_of, silent
 from evenhand.data.findings import Finding
 from evenhand.data.measure import Map
 from evenhand.data.preparation import read_and_measure
@@ -18,7 +18,7 @@ from evenhand.data.schema import Reading
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What to audit, against which held-out data and token limit, and where texts are measured."""
+    """What to audit, against which held-out data and token limit, where texts are measured, and who hears of it."""
 
     data: str
     kind: str | None = None
@@ -26,6 +26,7 @@ class Asked:
     encode: Encode | None = None
     max_tokens: int | None = None
     run: Map = map
+    tell: Tell = silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,9 @@ def appraise(asked: Asked, say: Callable[[str], None]) -> Appraisal:
     if asked.kind is None and (kind := demonstration_kind(asked.data)) is not None:
         reading = read_demonstrations(asked.data, kind)
         say(f"read {reading.rows_in} rows as demonstrations ({kind.name}); {len(reading.refusals)} refused")
-        facts = facts_of(reading.judgments, asked.run)
+        facts = facts_of(reading.judgments, asked.run, asked.tell)
         return Appraisal(reading, facts, demonstration_findings(reading, facts, asked.encode, asked.max_tokens), None)
-    reading, facts = read_and_measure(asked.data, asked.kind, asked.run, say)
+    reading, facts = read_and_measure(asked.data, asked.kind, (asked.run, asked.tell), say)
     held_out = None if asked.held_out is None else read_judgments(asked.held_out)
     options = AuditOptions(held_out=held_out, encode=asked.encode, max_tokens=asked.max_tokens)
     found = audit(reading, options, facts)

@@ -1,6 +1,6 @@
 """The checks of an audit, one small function each, in one table; each finds the judgments that a rule would remove."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +25,8 @@ from evenhand.figure import Figure
 _CERTAIN = 3.29  # standard deviations: by chance once in 1,000 clean data sets
 _MANY_ANNOTATORS = 0.2
 _ONE_SIDED = 0.7
+_BUSY_DAY = 30
+_DAY = 10  # characters of an ISO time
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,29 @@ def annotator_dominates(case: Case) -> Evidence | None:
     return Evidence((), "warning", f"{words} of {given.total()} judgments by {len(given)} annotators")
 
 
+def burst(case: Case) -> Evidence | None:
+    """Days on which one annotator gave most judgments of several annotators, and far more than that one's share."""
+    given = Counter(own.annotator for own in case.bench.ballots if own.annotator is not None)
+    days: dict[str, Counter[str]] = defaultdict(Counter)
+    for own in case.bench.ballots:
+        if own.annotator is not None and own.time is not None:
+            days[own.time[:_DAY]][own.annotator] += 1
+    found: dict[tuple[str, str], str] = {}
+    for day, who in days.items():
+        (name, count), total = who.most_common(1)[0], who.total()
+        usual = given[name] / given.total()
+        if len(who) > 2 and total >= _BUSY_DAY and count > max(0.5, 3 * usual) * total:
+            found[day, name] = f"{name} gave {count} of {total} on {day}, {usual:.1%} of all"
+    if not found:
+        return None
+    places = tuple(
+        at
+        for at, own in enumerate(case.bench.ballots)
+        if own.time is not None and own.annotator is not None and (own.time[:_DAY], own.annotator) in found
+    )
+    return Evidence(places, "warning", "; ".join(list(found.values())[:5]))
+
+
 def annotator_at_odds(case: Case) -> Evidence | None:
     """Annotators with a habit that the others do not have."""
     if not case.bench.named:
@@ -241,7 +266,7 @@ def pii(case: Case) -> Evidence:
     found = {kind: len(places) for kind, bit in sorted(PERSONAL.items()) if (places := _places(case, bit))}
     words = ", ".join(f"{kind} in {count}" for kind, count in found.items())
     everything = _places(case, sum(PERSONAL.values()))
-    return Evidence(everything, "severe" if found.keys() & {"key", "card"} else "warning", words)
+    return Evidence(everything, "severe" if "key" in found else "warning", words)
 
 
 def empty(case: Case) -> Evidence:
@@ -285,6 +310,7 @@ CHECKS: tuple[tuple[str, Check], ...] = tuple(
         position_bias,
         one_sided,
         annotator_dominates,
+        burst,
         annotator_at_odds,
         low_agreement,
         template_mixed,

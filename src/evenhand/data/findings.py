@@ -109,6 +109,10 @@ ADVICE: dict[str, tuple[str, str]] = {
         "The model learns one person's taste where it should learn the guideline.",
         "Cap the judgments of each annotator, or have others judge a sample of theirs.",
     ),
+    "burst": (
+        "A rush of labels from one hand, by haste or on purpose, steers the model with few rows.",
+        "Read a sample of that day's rows, and cap the judgments of each annotator.",
+    ),
     "annotator_at_odds": (
         "One annotator's habit becomes the model's habit in proportion to that annotator's rows.",
         "`evenhand curate` drops their judgments; talk to them first if there are few annotators.",

@@ -9,7 +9,7 @@ from evenhand.data.audit import Audit, audit
 from evenhand.data.bench import CurationRules, Encode
 from evenhand.data.checks import AuditOptions
 from evenhand.data.curate import Curation, curate
-from evenhand.data.facts import Facts, facts_of
+from evenhand.data.facts import Facts, Tell, facts_of, silent
 from evenhand.data.measure import Map
 from evenhand.data.read import describe, read_judgments
 from evenhand.data.schema import Reading
@@ -24,7 +24,8 @@ Say = Callable[[str], None]
 class Wanted:
     """How data is to be curated: `validation` is the share held out, `licence` and `origin` what the card says.
 
-    `encode` counts tokens where the rules limit them; `run` is where texts are measured, `map` for this process.
+    `encode` counts tokens where the rules limit them; `run` is where texts are measured, `map` for this process;
+    `tell` hears of progress.
     """
 
     validation: float = 0.1
@@ -35,6 +36,7 @@ class Wanted:
     origin: str | None = None
     encode: Encode | None = None
     run: Map = map
+    tell: Tell = silent
 
 
 def prepare(data: str, folder: Path, wanted: Wanted, say: Say) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def prepare(data: str, folder: Path, wanted: Wanted, say: Say) -> dict[str, Any]
 
     Raises DataError where nothing usable is left or `folder` holds something else.
     """
-    reading, facts = read_and_measure(data, wanted.kind, wanted.run, say)
+    reading, facts = read_and_measure(data, wanted.kind, (wanted.run, wanted.tell), say)
     curation = curate(reading, wanted.rules, facts, wanted.encode)
     dropped = ", ".join(f"{name} {count}" for name, count in curation.counts.items())
     say(f"curated: {len(curation.pairs)} pairs ({dropped})")
@@ -52,12 +54,12 @@ def prepare(data: str, folder: Path, wanted: Wanted, say: Say) -> dict[str, Any]
     return write_snapshot(folder, parts, curation, _audited(reading, facts, curation), parents)
 
 
-def read_and_measure(data: str, kind: str | None, run: Map, say: Say) -> tuple[Reading, Facts]:
-    """The judgments of `data` and what was measured of their texts; says what was read."""
+def read_and_measure(data: str, kind: str | None, means: tuple[Map, Tell], say: Say) -> tuple[Reading, Facts]:
+    """The judgments of `data` and what was measured of their texts, by `means`; says what was read."""
     reading = read_judgments(data, kind)
     for sentence in (describe(reading), *reading.notes):
         say(sentence)
-    return reading, facts_of(reading.judgments, run)
+    return reading, facts_of(reading.judgments, *means)
 
 
 def sources_of(data: str, reading: Reading) -> tuple[Source, ...]:
