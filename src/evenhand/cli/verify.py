@@ -1,4 +1,4 @@
-"""`evenhand verify`: is a folder still what was written?"""
+"""`evenhand verify`: tells whether a folder is still what was written."""
 
 from pathlib import Path
 from typing import Annotated
