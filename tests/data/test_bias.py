@@ -19,7 +19,7 @@ from evenhand.data.bias import (
     share_of_true,
 )
 from evenhand.data.bias import _against_others as against_others
-from evenhand.data.items import identities
+from evenhand.data.items import ballot_of, identities
 from evenhand.data.schema import Judgment, Message
 
 RULE = BiasRule()
@@ -63,8 +63,12 @@ def crowd(seed, annotators, rows, longer=(), first=(), inverted=(), shared=False
     return out
 
 
+def ballots(rows):
+    return [ballot_of(row) for row in rows]
+
+
 def names(rows):
-    return {(naming.annotator, naming.habit) for naming in annotators_at_odds(rows, identities(rows), RULE)}
+    return {(naming.annotator, naming.habit) for naming in annotators_at_odds(ballots(rows), identities(rows), RULE)}
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -100,8 +104,8 @@ def test_longer_items_do_not_make_an_annotator_look_biased():
         wins = random_.random() < (0.9 if easy else 0.2)
         long = "l" * (400 if easy else 120)
         rows.append(judged(row, annotator, "a" if wins else "b", a=long, b="s" * 100))
-    overall = share_of_true([longer_won(row) for row in rows])
-    picky = share_of_true([longer_won(row) for row in rows if row.annotator == "picky"])
+    overall = share_of_true([longer_won(row) for row in ballots(rows)])
+    picky = share_of_true([longer_won(row) for row in ballots(rows) if row.annotator == "picky"])
     assert picky.value - overall.value > 0.2
     assert names(rows) == set()
 
@@ -134,17 +138,17 @@ def test_wilson_interval_equals_scipy():
 
 
 def test_length_and_place_of_one_judgment():
-    assert longer_won(judged(0, None, "a")) is True
-    assert longer_won(judged(0, None, "b")) is False
-    assert longer_won(judged(0, None, "tie")) is None
-    assert longer_won(judged(0, None, "a", a="xx", b="yy")) is None
-    assert first_won(judged(0, None, "a")) is None
-    assert first_won(judged(0, None, "a", shown_first="b")) is False
+    assert longer_won(ballot_of(judged(0, None, "a"))) is True
+    assert longer_won(ballot_of(judged(0, None, "b"))) is False
+    assert longer_won(ballot_of(judged(0, None, "tie"))) is None
+    assert longer_won(ballot_of(judged(0, None, "a", a="xx", b="yy"))) is None
+    assert first_won(ballot_of(judged(0, None, "a"))) is None
+    assert first_won(ballot_of(judged(0, None, "a", shown_first="b"))) is False
 
 
 def test_strata_hold_like_length_ratios():
     rows = [judged(row, "ann", "a", a="x" * (row + 2), b="y") for row in range(800)]
-    trials = length_trials(rows)
+    trials = length_trials(ballots(rows))
     assert len(set(trials.stratum_T.tolist())) == 8
     sizes = np.bincount(trials.stratum_T)
     assert sizes.min() >= 95
@@ -156,7 +160,7 @@ def test_strata_hold_like_length_ratios():
 
 def test_figures_of_each_annotator():
     rows = crowd(3, annotators=4, rows=200, longer=(1,), shared=True)
-    found = {one.name: one for one in annotator_figures(rows, identities(rows), ())}
+    found = {one.name: one for one in annotator_figures(ballots(rows), identities(rows), ())}
     mine = [row for row in rows if row.annotator == "ann-1"]
     longer = sum((len(row.answer_a) > len(row.answer_b)) == (row.verdict == "a") for row in mine)
     assert found["ann-1"].judgments == len(mine)

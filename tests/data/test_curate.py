@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evenhand.data.bench import CurationRules
 from evenhand.data.bias import BiasRule
 from evenhand.data.category import category_of
 from evenhand.data.curate import curate, families
-from evenhand.data.rules import RULE_NAMES, CurationRules
+from evenhand.data.rules import RULE_NAMES
 from evenhand.data.schema import Judgment, Message, Reading
 from evenhand.files import content_root
 

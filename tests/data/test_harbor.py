@@ -12,11 +12,11 @@ import pytest
 from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 from transformers import AutoTokenizer
 
+from evenhand.data.bench import CurationRules
 from evenhand.data.curate import curate
 from evenhand.data.harbor import Flaws, harbor, write_harbor
 from evenhand.data.harbor.families import BAD, CATEGORIES, GOOD, draw_instances, load_families
 from evenhand.data.read import read_judgments
-from evenhand.data.rules import CurationRules
 from evenhand.data.similarity import similarity
 from evenhand.errors import DataError
 from evenhand.files import write_whole

@@ -6,11 +6,11 @@ from collections import defaultdict
 import pytest
 
 from evenhand.data.audit import audit
+from evenhand.data.bench import CurationRules
 from evenhand.data.curate import curate
 from evenhand.data.harbor.flaws import Flaws
 from evenhand.data.harbor.generate import write_harbor
 from evenhand.data.read import read_judgments
-from evenhand.data.rules import CurationRules
 from evenhand.data.snapshot import content_hash
 from evenhand.data.split import split
 

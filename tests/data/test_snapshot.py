@@ -9,8 +9,8 @@ import pytest
 from datasets import load_dataset
 
 from evenhand.data.audit import audit
+from evenhand.data.bench import CurationRules
 from evenhand.data.curate import curate
-from evenhand.data.rules import CurationRules
 from evenhand.data.schema import Judgment, Message, Reading, Refusal
 from evenhand.data.snapshot import Parents, Source, read_snapshot, snapshot_refusals, write_snapshot
 from evenhand.data.split import split

@@ -7,12 +7,14 @@ import warnings
 import typer
 
 from evenhand.cli.audit import audit
+from evenhand.cli.convert import convert
 from evenhand.cli.curate import curate
 from evenhand.cli.demo import demo
 from evenhand.cli.evaluate import evaluate
 from evenhand.cli.init import init
 from evenhand.cli.score import score
 from evenhand.cli.train import train
+from evenhand.cli.verify import verify
 from evenhand.errors import EvenhandError
 from evenhand.files import DISK_ERRORS
 
@@ -24,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, init, audit, curate, train, score, evaluate):
+for command in (demo, init, audit, curate, convert, verify, train, score, evaluate):
     app.command()(command)
 
 

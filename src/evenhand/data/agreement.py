@@ -10,15 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from evenhand.data.items import Identity
-from evenhand.data.schema import Judgment
+from evenhand.data.items import Ballot, Identity
 from evenhand.figure import Figure
 
 Floats = npt.NDArray[np.float64]
 Ratings = Mapping[bytes, Mapping[str, int]]
 
 _LABELS = 3
-_RESAMPLES = 1000
+_RESAMPLES, _RESAMPLES_OF_MANY = 1000, 200
+_MANY_ITEMS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +48,66 @@ class Agreement:
         }
 
 
-def shared_ratings(judgments: Sequence[Judgment], same: Sequence[Identity]) -> dict[bytes, dict[str, int]]:
+@dataclass(frozen=True, slots=True)
+class AnnotatorAgreement:
+    """One annotator against the others: `alpha` of all ratings of the items that this annotator judged, and Cohen's
+    kappa with each other annotator on the items that both judged."""
+
+    name: str
+    items: int
+    percent: Figure
+    alpha: Figure
+    with_others: Mapping[str, Figure]
+
+    def json(self) -> dict[str, object]:
+        """The annotator as a report states it."""
+        return {
+            "annotator": self.name,
+            "items": self.items,
+            "percent_agreement": self.percent.json(),
+            "krippendorff_alpha": self.alpha.json(),
+            "cohen_kappa": {name: figure.json() for name, figure in self.with_others.items()},
+        }
+
+
+def annotator_agreements(ratings: Ratings, most: int = 24) -> tuple[AnnotatorAgreement, ...]:
+    """How each annotator agrees with the others, those with most shared items first, `most` of them at most."""
+    shared = Counter(name for labels in ratings.values() for name in labels)
+    names = [name for name, _ in sorted(shared.items(), key=lambda own: (-own[1], own[0]))[:most]]
+    return tuple(_annotator_agreement(name, names, ratings) for name in names)
+
+
+def _annotator_agreement(name: str, names: Sequence[str], ratings: Ratings) -> AnnotatorAgreement:
+    mine = {item: labels for item, labels in ratings.items() if name in labels}
+    found = agreement(mine)
+    both = {
+        other: {item: {who: labels[who] for who in (name, other)} for item, labels in mine.items() if other in labels}
+        for other in names
+        if other != name
+    }
+    kappas = {other: agreement(items).cohen_kappa for other, items in both.items() if items}
+    return AnnotatorAgreement(name, len(mine), found.percent, found.krippendorff_alpha, kappas)
+
+
+def shared_ratings(ballots: Sequence[Ballot], same: Sequence[Identity]) -> dict[bytes, dict[str, int]]:
     """By item, each named annotator's label, for items that at least two annotators judged.
 
     The same two answers may come in either order. An annotator who judged an item twice counts once, with the verdict
     given earlier: by time where it is known, then by row.
     """
     votes: dict[bytes, dict[str, tuple[str, int, int]]] = {}
-    for judgment, key in zip(judgments, same, strict=True):
-        if judgment.annotator is None:
+    for ballot, key in zip(ballots, same, strict=True):
+        if ballot.annotator is None:
             continue
-        vote = (judgment.time or "", judgment.row, key.label)
+        vote = (ballot.time or "", ballot.row, key.label)
         mine = votes.setdefault(key.item, {})
-        mine[judgment.annotator] = min(vote, mine.get(judgment.annotator, vote))
+        mine[ballot.annotator] = min(vote, mine.get(ballot.annotator, vote))
     return {item: {annotator: vote[2] for annotator, vote in by.items()} for item, by in votes.items() if len(by) > 1}
 
 
 def agreement(ratings: Ratings, seed: int = 0) -> Agreement:
-    """All agreement figures of `ratings`, with percentile intervals from 1,000 resamples of the items.
+    """All agreement figures of `ratings`, with percentile intervals from 1,000 resamples of the items, 200
+    where there are over 50,000.
 
     Krippendorff (2011), "Computing Krippendorff's alpha-reliability", nominal difference; Fleiss (1971); Cohen (1960).
     """
@@ -124,7 +166,8 @@ def _terms(counts_IL: Floats) -> Floats:
 def _resampled_sums(terms_IK: Floats, seed: int) -> Floats:
     """Sums of the terms: over the items themselves in row 0, then over each resample of the items."""
     items, generator = len(terms_IK), np.random.default_rng(seed)
-    sums_RK = np.zeros((1 + _RESAMPLES, terms_IK.shape[1]))
+    resamples = _RESAMPLES if items <= _MANY_ITEMS else _RESAMPLES_OF_MANY
+    sums_RK = np.zeros((1 + resamples, terms_IK.shape[1]))
     sums_RK[0] = terms_IK.sum(axis=0)
     for row in range(1, len(sums_RK) if items else 1):
         weights_I = np.bincount(generator.integers(items, size=items), minlength=items)

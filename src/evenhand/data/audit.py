@@ -1,20 +1,20 @@
 """What is wrong with a set of judgments: the checks' findings, with the figures and annotators behind them."""
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
+from evenhand.data.agreement import AnnotatorAgreement, annotator_agreements, shared_ratings
 from evenhand.data.bias import Annotator, annotator_figures
 from evenhand.data.checks import CHECKS, WITHOUT_ROWS, AuditOptions, Case, Evidence, case_of
-from evenhand.data.findings import Example, Finding
+from evenhand.data.consensus import Consensus, consensus
+from evenhand.data.facts import Facts, facts_of
+from evenhand.data.findings import Finding, shown
 from evenhand.data.items import prompt_text
-from evenhand.data.patterns import redact
+from evenhand.data.leaning import CategoryFigures, category_figures, feature_figures
 from evenhand.data.schema import Reading
 from evenhand.figure import Figure
 
 _EXAMPLES = 5
-_EXAMPLE_CHARACTERS = 160
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,10 @@ class Audit:
     findings: tuple[Finding, ...]
     figures: dict[str, Figure]
     annotators: tuple[Annotator, ...]
+    categories: tuple[CategoryFigures, ...]
+    features: dict[str, Figure]
+    agreements: tuple[AnnotatorAgreement, ...]
+    consensus: Consensus
     notes: tuple[str, ...]
 
     @property
@@ -43,16 +47,23 @@ class Audit:
             "findings": [finding.json() for finding in self.findings],
             "figures": {name: figure.json() for name, figure in self.figures.items()},
             "annotators": [annotator.json() for annotator in self.annotators],
+            "categories": [category.json() for category in self.categories],
+            "agreement_by_annotator": [own.json() for own in self.agreements],
+            "consensus": self.consensus.json(),
+            "features": {name: figure.json() for name, figure in self.features.items()},
             "notes": list(self.notes),
         }
 
 
-def audit(reading: Reading, options: AuditOptions | None = None) -> Audit:
+def audit(reading: Reading, options: AuditOptions | None = None, facts: Facts | None = None) -> Audit:
     """Run every check of CHECKS on `reading`; a finding is reported where a check has evidence.
 
     Nothing is changed or dropped. Counts are input rows; the checks are independent, so that one row may count twice.
+    `facts` are those of the reading where they are known already.
     """
-    case = case_of(reading, options or AuditOptions())
+    facts = facts or facts_of(reading.judgments)
+    ratings = shared_ratings(facts.ballots, facts.same)
+    case = case_of(reading, facts, options or AuditOptions())
     found = ((name, check(case)) for name, check in CHECKS)
     findings = tuple(_finding(case, name, evidence) for name, evidence in found if evidence is not None)
     return Audit(
@@ -61,22 +72,21 @@ def audit(reading: Reading, options: AuditOptions | None = None) -> Audit:
         refused=reading.refused,
         findings=tuple(finding for finding in findings if finding.rows or finding.id in WITHOUT_ROWS),
         figures=case.figures,
-        annotators=annotator_figures(case.bench.judgments, case.bench.same, case.bench.named),
+        annotators=annotator_figures(case.bench.ballots, case.bench.same, case.bench.named),
+        categories=category_figures(case.bench.ballots, case.bench.same),
+        features=feature_figures(facts.ballots, facts.measures.marks_N.tolist()),
+        agreements=annotator_agreements(ratings),
+        consensus=consensus(ratings),
         notes=reading.notes,
     )
 
 
 def _finding(case: Case, name: str, evidence: Evidence) -> Finding:
     refused = [own for own in case.reading.refusals if own.reason in evidence.reasons]
-    used = sorted((case.bench.judgments[at] for at in evidence.places), key=lambda own: (own.row, own.id))
-    rows = tuple(sorted({own.row for own in used} | {own.row for own in refused}))
-    examples = [Example(own.row, own.id, _shown(prompt_text(own.prompt))) for own in used[:_EXAMPLES]]
-    examples += [Example(own.row, str(own.row), _shown(own.text)) for own in refused[: _EXAMPLES - len(examples)]]
+    used = sorted(evidence.places, key=lambda at: (case.bench.ballots[at].row, case.bench.ballots[at].id))
+    rows = tuple(sorted({case.bench.ballots[at].row for at in used} | {own.row for own in refused}))
+    seen = [case.bench.judgment(at) for at in used[:_EXAMPLES]]
+    examples = [shown(own.row, own.id, prompt_text(own.prompt)) for own in seen]
+    examples += [shown(own.row, str(own.row), own.text) for own in refused[: _EXAMPLES - len(examples)]]
     share_of_rows = len(rows) / case.reading.rows_in if case.reading.rows_in else 0.0
     return Finding(name, evidence.severity, rows, share_of_rows, evidence.detail, tuple(examples))
-
-
-def _shown(text: str) -> str:
-    """The text's beginning for a report: personal data by its kind, unseen characters as escapes."""
-    start = redact(text[: 4 * _EXAMPLE_CHARACTERS])[:_EXAMPLE_CHARACTERS]
-    return _UNSEEN.sub(lambda found: " " if found.group() in "\n\t\r" else ascii(found.group())[1:-1], start)

@@ -13,8 +13,7 @@ import numpy.typing as npt
 from scipy.stats import norm
 
 from evenhand.data.agreement import shared_ratings
-from evenhand.data.items import TIED, Identity
-from evenhand.data.schema import Judgment
+from evenhand.data.items import TIED, Ballot, Identity
 from evenhand.figure import Figure
 
 Habit = Literal["takes_longer", "takes_first", "disagrees"]
@@ -143,19 +142,19 @@ def share(count: int, total: int) -> Figure:
     return Figure(rate, total, low, high)
 
 
-def longer_won(judgment: Judgment) -> bool | None:
+def longer_won(ballot: Ballot) -> bool | None:
     """Whether the answer with more characters won; None for a tie or answers of equal length."""
-    difference = len(judgment.answer_a) - len(judgment.answer_b)
-    if judgment.verdict == "tie" or difference == 0:
+    difference = ballot.length_a - ballot.length_b
+    if ballot.verdict == "tie" or difference == 0:
         return None
-    return (difference > 0) == (judgment.verdict == "a")
+    return (difference > 0) == (ballot.verdict == "a")
 
 
-def first_won(judgment: Judgment) -> bool | None:
+def first_won(ballot: Ballot) -> bool | None:
     """Whether the answer shown first won; None for a tie or where the order is not known."""
-    if judgment.verdict == "tie" or judgment.shown_first is None:
+    if ballot.verdict == "tie" or ballot.shown_first is None:
         return None
-    return judgment.verdict == judgment.shown_first
+    return ballot.verdict == ballot.shown_first
 
 
 def share_of_true(answers: Sequence[bool | None]) -> Figure:
@@ -164,7 +163,7 @@ def share_of_true(answers: Sequence[bool | None]) -> Figure:
     return share(sum(known), len(known))
 
 
-def annotators_at_odds(judgments: Sequence[Judgment], same: Sequence[Identity], rule: BiasRule) -> tuple[Naming, ...]:
+def annotators_at_odds(ballots: Sequence[Ballot], same: Sequence[Identity], rule: BiasRule) -> tuple[Naming, ...]:
     """The annotators that `rule` names, most certain first within each habit.
 
     Each habit is tested against the annotators not yet named: the most certain one is taken out and the rest are
@@ -172,7 +171,7 @@ def annotators_at_odds(judgments: Sequence[Judgment], same: Sequence[Identity], 
     An annotator is named for one habit, the one furthest from the others': who takes the first answer takes longer
     ones at random, and disagrees.
     """
-    longer, first, votes = length_trials(judgments), position_trials(judgments), shared_votes(judgments, same)
+    longer, first, votes = length_trials(ballots), position_trials(ballots), shared_votes(ballots, same)
     habits = _named("takes_longer", longer.names, longer.annotator_T, longer.only, rule)
     habits += _named("takes_first", first.names, first.annotator_T, first.only, rule)
     habits = [
@@ -187,23 +186,23 @@ def annotators_at_odds(judgments: Sequence[Judgment], same: Sequence[Identity], 
 
 
 def annotator_figures(
-    judgments: Sequence[Judgment], same: Sequence[Identity], named: Sequence[Naming]
+    ballots: Sequence[Ballot], same: Sequence[Identity], named: Sequence[Naming]
 ) -> tuple[Annotator, ...]:
     """Every annotator's figures, by name."""
-    mine: dict[str, list[Judgment]] = {}
-    for judgment in judgments:
-        if judgment.annotator is not None:
-            mine.setdefault(judgment.annotator, []).append(judgment)
-    votes = shared_votes(judgments, same)
+    mine: dict[str, list[Ballot]] = {}
+    for ballot in ballots:
+        if ballot.annotator is not None:
+            mine.setdefault(ballot.annotator, []).append(ballot)
+    votes = shared_votes(ballots, same)
     against = votes.disagreements(np.ones(len(votes.item_T), bool))
     disagrees = _rates(against)
     return tuple(
         Annotator(
             name=name,
             judgments=len(theirs),
-            ties=share(sum(judgment.verdict == "tie" for judgment in theirs), len(theirs)),
-            takes_longer=share_of_true([longer_won(judgment) for judgment in theirs]),
-            takes_first=share_of_true([first_won(judgment) for judgment in theirs]),
+            ties=share(sum(ballot.verdict == "tie" for ballot in theirs), len(theirs)),
+            takes_longer=share_of_true([longer_won(ballot) for ballot in theirs]),
+            takes_first=share_of_true([first_won(ballot) for ballot in theirs]),
             disagrees=disagrees.get(name, Figure(None, 0)),
             named_for=tuple(naming.habit for naming in named if naming.annotator == name),
         )
@@ -211,37 +210,35 @@ def annotator_figures(
     )
 
 
-def length_trials(judgments: Sequence[Judgment]) -> Trials:
+def length_trials(ballots: Sequence[Ballot]) -> Trials:
     """Choices between answers of unequal length; comparable are those of one category and alike in length ratio."""
-    kept = [judgment for judgment in judgments if judgment.annotator is not None and longer_won(judgment) is not None]
-    ratio_T = np.array(
-        [abs(math.log((1 + len(judgment.answer_a)) / (1 + len(judgment.answer_b)))) for judgment in kept], np.float64
-    )
+    kept = [ballot for ballot in ballots if ballot.annotator is not None and longer_won(ballot) is not None]
+    ratio_T = np.array([abs(math.log((1 + ballot.length_a) / (1 + ballot.length_b))) for ballot in kept], np.float64)
     edges = np.quantile(ratio_T, np.arange(1, _LENGTH_STRATA) / _LENGTH_STRATA) if kept else ratio_T
     return _trials(kept, np.searchsorted(edges, ratio_T, side="right"), longer_won)
 
 
-def position_trials(judgments: Sequence[Judgment]) -> Trials:
+def position_trials(ballots: Sequence[Ballot]) -> Trials:
     """Choices whose order of showing is known; comparable are those of one category."""
-    kept = [judgment for judgment in judgments if judgment.annotator is not None and first_won(judgment) is not None]
+    kept = [ballot for ballot in ballots if ballot.annotator is not None and first_won(ballot) is not None]
     return _trials(kept, np.zeros(len(kept), np.int64), first_won)
 
 
-def shared_votes(judgments: Sequence[Judgment], same: Sequence[Identity]) -> Votes:
+def shared_votes(ballots: Sequence[Ballot], same: Sequence[Identity]) -> Votes:
     """The votes on items that two or more annotators judged, one an annotator and item."""
-    ratings = shared_ratings(judgments, same)
+    ratings = shared_ratings(ballots, same)
     rows = [(name, item, label) for item, labels in enumerate(ratings.values()) for name, label in labels.items()]
     names, annotator_T = _numbered([name for name, _, _ in rows])
     item_T = np.array([item for _, item, _ in rows], np.int64)
     return Votes(names, annotator_T, item_T, np.array([label for _, _, label in rows], np.int64))
 
 
-def _trials(kept: Sequence[Judgment], stratum_T: Integers, shown: Callable[[Judgment], bool | None]) -> Trials:
-    names, annotator_T = _numbered([judgment.annotator or "" for judgment in kept])
-    categories, category_T = _numbered([judgment.category or "" for judgment in kept])
+def _trials(kept: Sequence[Ballot], stratum_T: Integers, shown: Callable[[Ballot], bool | None]) -> Trials:
+    names, annotator_T = _numbered([ballot.annotator or "" for ballot in kept])
+    categories, category_T = _numbered([ballot.category or "" for ballot in kept])
     if len(categories) > _CATEGORIES:
         categories, category_T = ("",), np.zeros(len(kept), np.int64)
-    shown_T = np.array([shown(judgment) is True for judgment in kept], bool)
+    shown_T = np.array([shown(ballot) is True for ballot in kept], bool)
     return Trials(names, annotator_T, stratum_T * len(categories) + category_T, shown_T)
 
 

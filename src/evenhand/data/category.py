@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from evenhand.data.schema import Message
+from evenhand.files import sha256
 
 OTHER = "other"
 
@@ -26,6 +27,12 @@ _RULES = (
 RULES: tuple[tuple[str, re.Pattern[str]], ...] = tuple((name, re.compile(rule, re.IGNORECASE)) for name, rule in _RULES)
 
 _CHARACTERS = 2000
+
+DERIVATION = (
+    "the first of evenhand's patterns found in the last user turn, version "
+    + sha256("\n".join(f"{name} {rule}" for name, rule in _RULES).encode())[:12]
+)
+"""How a category is derived, in words that change when the patterns do."""
 
 
 def category_of(prompt: Sequence[Message]) -> str:

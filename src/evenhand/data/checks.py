@@ -1,31 +1,32 @@
 """The checks of an audit, one small function each, in one table; each finds the judgments that a rule would remove."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 from evenhand.data.agreement import Agreement, agreement, shared_ratings
+from evenhand.data.bench import Bench, CurationRules, Encode, bench_of
 from evenhand.data.bias import Habit, first_won, longer_won, share, share_of_true
 from evenhand.data.curate import families
+from evenhand.data.facts import Facts
 from evenhand.data.findings import Severity
-from evenhand.data.items import prompt_text
-from evenhand.data.patterns import CONTROL_TOKEN, TEMPLATE_START, personal, refuses
-from evenhand.data.rules import (
-    Bench,
-    CurationRules,
-    annotators_named,
-    bench_of,
-    contradictions,
-    exact_duplicates,
-    near_duplicates,
-    outvoted,
-    ties,
-)
-from evenhand.data.schema import Judgment, Reading, to_pair
+from evenhand.data.items import Ballot, prompt_text
+from evenhand.data.kinds import UNDECIDED
+from evenhand.data.leaning import length_auc
+from evenhand.data.limits import tokens_of
+from evenhand.data.marks import PERSONAL, Mark
+from evenhand.data.rules import annotators_named, contradictions, exact_duplicates, near_duplicates, outvoted, ties
+from evenhand.data.schema import Judgment, Reading
 from evenhand.figure import Figure
 
-Encode = Callable[[str], Sequence[int]]
-
 _CERTAIN = 3.29  # standard deviations: by chance once in 1,000 clean data sets
+_MANY_ANNOTATORS = 0.2
+_ONE_SIDED = 0.7
+_BUSY_DAY = 30
+_DAY = 10  # characters of an ISO time
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +67,25 @@ class Evidence:
 Check = Callable[[Case], Evidence | None]
 
 
-def case_of(reading: Reading, options: AuditOptions) -> Case:
+def case_of(reading: Reading, facts: Facts, options: AuditOptions) -> Case:
     """Everything that the checks need, computed once."""
-    bench = bench_of(reading.judgments, options.rules, as_read=True)
-    everything = range(len(bench.judgments))
+    bench = bench_of(facts, options.rules, as_read=True)
+    everything = range(len(bench))
     gone = ties(bench, everything).keys() | exact_duplicates(bench, everything).keys()
-    agreed = agreement(shared_ratings(bench.judgments, bench.same))
+    agreed = agreement(shared_ratings(bench.ballots, bench.same))
     decided = tuple(at for at in everything if at not in gone)
-    return Case(reading, options, bench, decided, agreed, _figures(bench, agreed))
+    return Case(reading, options, bench, decided, agreed, _figures(reading.kind, bench, agreed))
 
 
-def _figures(bench: Bench, agreed: Agreement) -> dict[str, Figure]:
-    longer = share_of_true([longer_won(own) for own in bench.judgments])
+def _figures(kind: str, bench: Bench, agreed: Agreement) -> dict[str, Figure]:
+    longer = share_of_true([longer_won(own) for own in bench.ballots])
     return {
-        "ties": share(sum(own.verdict == "tie" for own in bench.judgments), len(bench.judgments)),
+        "ties": share(sum(own.verdict == "tie" for own in bench.ballots), len(bench)),
         "longer_is_chosen": longer,
         "length_only_accuracy": _better_side(longer),
-        "first_shown_is_chosen": share_of_true([first_won(own) for own in bench.judgments]),
+        "length_only_auc": length_auc(bench.ballots),
+        "first_written_is_chosen": first_written_won(kind, bench.ballots),
+        "first_shown_is_chosen": share_of_true([first_won(own) for own in bench.ballots]),
         "percent_agreement": agreed.percent,
         "krippendorff_alpha": agreed.krippendorff_alpha,
         "cohen_kappa": agreed.cohen_kappa,
@@ -97,9 +100,16 @@ def _better_side(longer: Figure) -> Figure:
     return Figure(1 - longer.value, longer.n, 1 - longer.high, 1 - longer.low)
 
 
+def first_written_won(kind: str, ballots: Sequence[Ballot]) -> Figure:
+    """How often the answer written as the first wins, where the columns do not say who won."""
+    if kind not in UNDECIDED:
+        return Figure(None, 0)
+    return share_of_true([None if own.verdict == "tie" else own.verdict == "a" for own in ballots])
+
+
 def exact_duplicate(case: Case) -> Evidence:
     """Repeats of one annotator's verdict on one item."""
-    return Evidence(tuple(exact_duplicates(case.bench, range(len(case.bench.judgments)))), "warning")
+    return Evidence(tuple(exact_duplicates(case.bench, range(len(case.bench)))), "warning")
 
 
 def near_duplicate(case: Case) -> Evidence:
@@ -109,7 +119,7 @@ def near_duplicate(case: Case) -> Evidence:
 
 def tie(case: Case) -> Evidence:
     """Verdicts that prefer neither answer."""
-    return Evidence(tuple(ties(case.bench, range(len(case.bench.judgments)))), "info")
+    return Evidence(tuple(ties(case.bench, range(len(case.bench)))), "info")
 
 
 def contradiction(case: Case) -> Evidence:
@@ -123,9 +133,20 @@ def contradiction(case: Case) -> Evidence:
 
 
 def identical_answers(case: Case) -> Evidence:
-    """Two answers that differ in nothing but case and white space, if at all."""
-    places = _places(case, lambda own: own.verdict != "tie" and _plain(own.answer_a) == _plain(own.answer_b))
-    return Evidence(places, "warning", reasons=("identical_answers", "identical_answers_normalised"))
+    """Two answers that differ in nothing but case and white space, or in nothing that the model would see."""
+    places = set(_places(case, Mark.IDENTICAL))
+    words = [f"{len(places)} but for case and white space"] if places else []
+    for what, more in _same_tokens(case, places):
+        places |= more
+        words.append(f"{len(more)} {what}")
+    ordered = tuple(sorted(at for at in places if case.bench.ballots[at].verdict != "tie"))
+    return Evidence(ordered, "warning", ", ".join(words), reasons=("identical_answers", "identical_answers_normalised"))
+
+
+def near_tie(case: Case) -> Evidence:
+    """Two answers that differ in less than one character in a hundred."""
+    decided = tuple(at for at in _places(case, Mark.NEAR_TIE) if case.bench.ballots[at].verdict != "tie")
+    return Evidence(decided, "warning")
 
 
 def length_bias(case: Case) -> Evidence | None:
@@ -153,6 +174,50 @@ def position_bias(case: Case) -> Evidence | None:
     return Evidence(named, "severe" if named else "warning", words)
 
 
+def one_sided(case: Case) -> Evidence | None:
+    """The answer written as the first wins far too often, or seldom, where the columns do not say who won."""
+    figure = case.figures["first_written_is_chosen"]
+    if figure.value is None or figure.low is None or figure.high is None:
+        return None
+    if not (figure.low > _ONE_SIDED or figure.high < 1 - _ONE_SIDED):
+        return None
+    return Evidence((), "warning", f"the answer written first wins {figure.words(percent=True, digits=1)}")
+
+
+def annotator_dominates(case: Case) -> Evidence | None:
+    """One annotator of several gave more than a fifth of all judgments, and twice an even share."""
+    given = Counter(own.annotator for own in case.bench.ballots if own.annotator is not None)
+    limit = max(_MANY_ANNOTATORS, 2 / max(1, len(given))) * given.total()
+    large = [(who, count) for who, count in given.most_common() if count > limit]
+    if len(given) < 3 or not large:
+        return None
+    words = ", ".join(f"{who} {count / given.total():.1%}" for who, count in large)
+    return Evidence((), "warning", f"{words} of {given.total()} judgments by {len(given)} annotators")
+
+
+def burst(case: Case) -> Evidence | None:
+    """Days on which one annotator gave most judgments of several annotators, and far more than that one's share."""
+    given = Counter(own.annotator for own in case.bench.ballots if own.annotator is not None)
+    days: dict[str, Counter[str]] = defaultdict(Counter)
+    for own in case.bench.ballots:
+        if own.annotator is not None and own.time is not None:
+            days[own.time[:_DAY]][own.annotator] += 1
+    found: dict[tuple[str, str], str] = {}
+    for day, who in days.items():
+        (name, count), total = who.most_common(1)[0], who.total()
+        usual = given[name] / given.total()
+        if len(who) > 2 and total >= _BUSY_DAY and count > max(0.5, 3 * usual) * total:
+            found[day, name] = f"{name} gave {count} of {total} on {day}, {usual:.1%} of all"
+    if not found:
+        return None
+    places = tuple(
+        at
+        for at, own in enumerate(case.bench.ballots)
+        if own.time is not None and own.annotator is not None and (own.time[:_DAY], own.annotator) in found
+    )
+    return Evidence(places, "warning", "; ".join(list(found.values())[:5]))
+
+
 def annotator_at_odds(case: Case) -> Evidence | None:
     """Annotators with a habit that the others do not have."""
     if not case.bench.named:
@@ -175,25 +240,22 @@ def low_agreement(case: Case) -> Evidence | None:
 
 def template_mixed(case: Case) -> Evidence:
     """Texts that begin as a chat template begins."""
-    places = _places(case, _rendered)
-    worst = len(places) >= 0.05 * len(case.bench.judgments)
-    return Evidence(places, "severe" if worst else "warning")
+    places = _places(case, Mark.TEMPLATE)
+    return Evidence(places, "severe" if len(places) >= 0.05 * len(case.bench) else "warning")
 
 
 def control_token(case: Case) -> Evidence:
     """Control strings in the middle of a text."""
-    return Evidence(
-        _places(case, lambda own: not _rendered(own) and any(CONTROL_TOKEN.search(text) for text in _texts(own))),
-        "warning",
-    )
+    return Evidence(_places(case, Mark.CONTROL, without=Mark.TEMPLATE), "warning")
 
 
 def leak(case: Case) -> Evidence | None:
     """Prompts that are nearly one of the held-out prompts."""
     if case.options.held_out is None:
         return None
-    held, mine = case.options.held_out.judgments, case.bench.judgments
-    prompts = [prompt_text(own.prompt) for own in (*held, *mine)]
+    held = case.options.held_out.judgments
+    prompts = [prompt_text(own.prompt) for own in held]
+    prompts += [prompt_text(own.prompt) for _, own in _judgments(case)]
     family = families(prompts, [None] * len(prompts), case.options.rules.families)
     kept_back = set(family[: len(held)])
     return Evidence(tuple(at for at, name in enumerate(family[len(held) :]) if name in kept_back), "severe")
@@ -201,20 +263,20 @@ def leak(case: Case) -> Evidence | None:
 
 def pii(case: Case) -> Evidence:
     """Keys, e-mail addresses, card, account and phone numbers."""
-    kinds: dict[int, set[str]] = {}
-    for at, own in enumerate(case.bench.judgments):
-        if found := set[str]().union(*(personal(text) for text in _texts(own))):
-            kinds[at] = found
-    names = set[str]().union(*kinds.values())
-    words = ", ".join(f"{kind} in {sum(kind in found for found in kinds.values())}" for kind in sorted(names))
-    return Evidence(tuple(kinds), "severe" if names & {"key", "card"} else "warning", words)
+    found = {kind: len(places) for kind, bit in sorted(PERSONAL.items()) if (places := _places(case, bit))}
+    words = ", ".join(f"{kind} in {count}" for kind, count in found.items())
+    everything = _places(case, sum(PERSONAL.values()))
+    return Evidence(everything, "severe" if "key" in found else "warning", words)
 
 
 def empty(case: Case) -> Evidence:
     """Prompts and answers without text."""
-    return Evidence(
-        _places(case, lambda own: not all(text.strip() for text in _texts(own))), "warning", reasons=("empty",)
-    )
+    return Evidence(_places(case, Mark.EMPTY), "warning", reasons=("empty",))
+
+
+def not_language(case: Case) -> Evidence:
+    """Texts that are no language: one run without spaces, hardly a letter, or one sound repeated."""
+    return Evidence(_places(case, Mark.WORDLESS), "info")
 
 
 def too_long(case: Case) -> Evidence:
@@ -222,14 +284,17 @@ def too_long(case: Case) -> Evidence:
     encode, limit = case.options.encode, case.options.max_tokens
     places: tuple[int, ...] = ()
     if encode is not None and limit is not None:
-        measure, most = encode, limit
-        places = _places(case, lambda own: _tokens(own, measure) > most)
+        places = tuple(at for at, own in _judgments(case) if tokens_of(own, encode) > limit)
     return Evidence(places, "warning", reasons=("too_large",))
 
 
 def refusal(case: Case) -> Evidence:
     """A refusal that was preferred over an answer."""
-    return Evidence(_places(case, _refusal_won), "info")
+    verdicts = np.array([own.verdict for own in case.bench.ballots])
+    marks_N = _marks(case)
+    a_refuses_N, b_refuses_N = (marks_N & Mark.A_REFUSES) > 0, (marks_N & Mark.B_REFUSES) > 0
+    won_N = (verdicts == "a") & a_refuses_N & ~b_refuses_N | (verdicts == "b") & b_refuses_N & ~a_refuses_N
+    return Evidence(tuple(np.flatnonzero(won_N).tolist()), "info")
 
 
 CHECKS: tuple[tuple[str, Check], ...] = tuple(
@@ -240,8 +305,12 @@ CHECKS: tuple[tuple[str, Check], ...] = tuple(
         tie,
         contradiction,
         identical_answers,
+        near_tie,
         length_bias,
         position_bias,
+        one_sided,
+        annotator_dominates,
+        burst,
         annotator_at_odds,
         low_agreement,
         template_mixed,
@@ -249,45 +318,56 @@ CHECKS: tuple[tuple[str, Check], ...] = tuple(
         leak,
         pii,
         empty,
+        not_language,
         too_long,
         refusal,
     )
 )
 
-WITHOUT_ROWS = {"length_bias", "position_bias", "low_agreement"}
+WITHOUT_ROWS = {"length_bias", "position_bias", "one_sided", "annotator_dominates", "low_agreement"}
 """Findings about the whole, which stand even where no single row would be removed."""
 
 
-def _places(case: Case, holds: Callable[[Judgment], bool]) -> tuple[int, ...]:
-    return tuple(at for at, own in enumerate(case.bench.judgments) if holds(own))
+def _marks(case: Case) -> npt.NDArray[np.uint32]:
+    return case.bench.facts.measures.marks_N[np.array(case.bench.order, np.int64)]
+
+
+def _places(case: Case, bits: int, without: int = 0) -> tuple[int, ...]:
+    """Places with one of the bits and none of those it must be without."""
+    marks_N = _marks(case)
+    return tuple(np.flatnonzero(((marks_N & bits) > 0) & ((marks_N & without) == 0)).tolist())
 
 
 def _named_for(case: Case, *habits: Habit) -> tuple[int, ...]:
     """Places of all judgments by annotators who were named for one of the habits."""
     who = {naming.annotator for naming in case.bench.named if naming.habit in habits}
-    return _places(case, lambda own: own.annotator in who)
+    return tuple(at for at, own in enumerate(case.bench.ballots) if own.annotator in who)
 
 
-def _texts(own: Judgment) -> Iterable[str]:
-    yield from (message.content for message in own.prompt)
-    yield own.answer_a
-    yield own.answer_b
+def _judgments(case: Case) -> Iterator[tuple[int, Judgment]]:
+    """Every place with its judgment; on a bench in the order of reading this is one pass over the texts."""
+    return ((at, case.bench.judgment(at)) for at in range(len(case.bench)))
 
 
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
+def _prompt_tokens(own: Judgment, encode: Encode) -> int:
+    return sum(len(encode(message.content)) for message in own.prompt)
 
 
-def _rendered(own: Judgment) -> bool:
-    return any(TEMPLATE_START.match(text) for text in _texts(own))
-
-
-def _tokens(own: Judgment, encode: Encode) -> int:
-    """Tokens of the prompt and the longer answer."""
-    asked = sum(len(encode(message.content)) for message in own.prompt)
-    return asked + max(len(encode(own.answer_a)), len(encode(own.answer_b)))
-
-
-def _refusal_won(own: Judgment) -> bool:
-    pair = to_pair(own)
-    return pair is not None and refuses(pair.chosen) and not refuses(pair.rejected)
+def _same_tokens(case: Case, known: set[int]) -> Iterator[tuple[str, set[int]]]:
+    """Judgments whose answers are the same tokens, and those that a cut at the limit would make the same."""
+    encode, limit = case.options.encode, case.options.max_tokens
+    if encode is None:
+        return
+    same, cut = set[int](), set[int]()
+    for at, own in _judgments(case):
+        one, other = encode(own.answer_a), encode(own.answer_b)
+        shared = next((place for place, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
+        if at in known:
+            continue
+        if shared == len(one) == len(other):
+            same.add(at)
+        elif limit is not None and shared >= max(0, limit - _prompt_tokens(own, encode)):
+            cut.add(at)
+    yield "as tokens", same
+    if limit is not None:
+        yield "once cut at the limit", cut

@@ -120,7 +120,9 @@ def settle(fields: Fields, claims: Claims) -> Settled:
     if not contests:
         raise unusable[0]
     notes = [*claims.notes, *(f"left_out:{problem.reason}" for problem in unusable)]
-    notes += ["identical_tie" for found in contests.values() if found.answer_a == found.answer_b]
+    notes += [
+        "identical_tie" for found in contests.values() if found.verdict == "tie" and found.answer_a == found.answer_b
+    ]
     notes += odd_texts(claims.prompt, contests.values())
     about = label(fields, "time"), label(fields, claims.topic), label(fields, "family")
     content = content_hash(claims.prompt, contests.values(), about)

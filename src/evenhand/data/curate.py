@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from evenhand.data.bench import Bench, CurationRules, Encode, bench_of, pair_of
 from evenhand.data.bias import Naming
 from evenhand.data.category import category_of
+from evenhand.data.facts import Facts, facts_of
 from evenhand.data.items import prompt_text
-from evenhand.data.rules import RULE_NAMES, STEPS, Bench, CurationRules, bench_of, pair_of
+from evenhand.data.rules import STEPS
 from evenhand.data.schema import Judgment, PreferencePair, Reading, Refusal
 from evenhand.data.similarity import near_groups
 
@@ -55,29 +57,31 @@ class Curation:
             "judgments": len(self.ledger),
             "kept": len(self.ledger) - dropped.total(),
             "pairs": len(self.pairs),
-            "dropped": {name: dropped[name] for name in RULE_NAMES if dropped[name]},
+            "dropped": {name: dropped[name] for name in self.rules.order if dropped[name]},
         }
 
 
-def curate(reading: Reading, rules: CurationRules) -> Curation:
-    """Apply the rules of STEPS in order; the same judgments in any order give the same pairs.
+def curate(
+    reading: Reading, rules: CurationRules, facts: Facts | None = None, encode: Encode | None = None
+) -> Curation:
+    """Apply the rules in their order; the same judgments in any order give the same pairs.
 
     The category of a pair is the given one or that of `category_of`; its family joins the given one and all prompts
-    that are nearly the same.
+    that are nearly the same. `facts` are those of the reading where they are known already.
     """
-    bench = bench_of(reading.judgments, rules)
-    alive, fate = list(range(len(bench.judgments))), dict[int, tuple[str, str]]()
-    for name, step in STEPS:
-        dropped = step(bench, alive)
+    bench = bench_of(facts or facts_of(reading.judgments), rules, encode=encode)
+    alive, fate = list(range(len(bench))), dict[int, tuple[str, str]]()
+    for name in rules.order:
+        dropped = STEPS[name](bench, alive)
         fate |= {at: (name, detail) for at, detail in dropped.items()}
         alive = [at for at in alive if at not in dropped]
     keeper = _keepers(bench, alive)
-    pairs = _described([bench.judgments[at] for at in sorted(set(keeper.values()))], rules.families)
+    pairs = _described([bench.judgment(at) for at in sorted(set(keeper.values()))], rules.families)
     ledger = sorted(
-        (_ledger_row(bench, at, fate.get(at), keeper) for at in range(len(bench.judgments))),
+        (_ledger_row(bench, at, fate.get(at), keeper) for at in range(len(bench))),
         key=lambda row: (row.row, row.id, row.annotator or ""),
     )
-    given = sum(bench.judgments[at].category is not None for at in set(keeper.values()))
+    given = sum(bench.ballots[at].category is not None for at in set(keeper.values()))
     return Curation(pairs, tuple(ledger), reading.refusals, rules, bench.named, given)
 
 
@@ -115,7 +119,7 @@ def _described(judgments: Sequence[Judgment], threshold: float) -> tuple[Prefere
 
 
 def _ledger_row(bench: Bench, at: int, fate: tuple[str, str] | None, keeper: Mapping[int, int]) -> LedgerRow:
-    own = bench.judgments[at]
+    own = bench.ballots[at]
     if fate is not None:
         return LedgerRow(own.id, own.row, own.annotator, "dropped", fate[0], fate[1], None)
-    return LedgerRow(own.id, own.row, own.annotator, "kept", None, "", bench.judgments[keeper[at]].id)
+    return LedgerRow(own.id, own.row, own.annotator, "kept", None, "", bench.ballots[keeper[at]].id)

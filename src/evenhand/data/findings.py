@@ -1,7 +1,13 @@
 """What an audit can find, what each finding does to SimPO, and what to do about it."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from evenhand.data.patterns import redact
+
+_CHARACTERS = 160
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 
 Severity = Literal["info", "warning", "severe"]
 
@@ -21,7 +27,10 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong: `rows` are the input rows that a rule would remove, `detail` the figures behind it."""
+    """One thing that is wrong: `rows` are the input rows that a rule would remove, `detail` the figures behind it.
+
+    `preferences` tells whether it was found in judgments, rather than in demonstrations.
+    """
 
     id: str
     severity: Severity
@@ -29,6 +38,7 @@ class Finding:
     share: float
     detail: str
     examples: tuple[Example, ...]
+    preferences: bool = True
 
     @property
     def count(self) -> int:
@@ -37,7 +47,8 @@ class Finding:
 
     def json(self) -> dict[str, Any]:
         """The finding with its count, examples, effect and remedy."""
-        effect, remedy = ADVICE[self.id]
+        advice = DEMONSTRATION_ADVICE | ADVICE if self.preferences else ADVICE | DEMONSTRATION_ADVICE
+        effect, remedy = advice[self.id]
         return {
             "id": self.id,
             "severity": self.severity,
@@ -48,6 +59,13 @@ class Finding:
             "effect": effect,
             "remedy": remedy,
         }
+
+
+def shown(row: int, name: str, text: str) -> Example:
+    """A row as a report may show it: its beginning, personal data by its kind, unseen characters as escapes."""
+    start = redact(text[: 4 * _CHARACTERS])[:_CHARACTERS]
+    told = _UNSEEN.sub(lambda found: " " if found.group() in "\n\t\r" else ascii(found.group())[1:-1], start)
+    return Example(row, name, told)
 
 
 ADVICE: dict[str, tuple[str, str]] = {
@@ -71,6 +89,10 @@ ADVICE: dict[str, tuple[str, str]] = {
         "Equal answers have a gap of zero for ever: a constant loss and no gradient.",
         "They are dropped; look for a generator that sampled at temperature 0 twice.",
     ),
+    "near_tie": (
+        "A pair that differs in a few characters pushes their probabilities apart and says nothing about the rest.",
+        "Keep it only if those characters are the point, such as a corrected number; drop it otherwise.",
+    ),
     "length_bias": (
         "SimPO divides by length, yet still learns a preference for length as one for what long answers say.",
         "Drop the annotators that are named, read accuracy by length, and collect pairs of like length.",
@@ -78,6 +100,18 @@ ADVICE: dict[str, tuple[str, str]] = {
     "position_bias": (
         "A verdict for the answer shown first says nothing about the answer: it is noise in the labels.",
         "Drop the annotators that are named and show answers in random order from now on.",
+    ),
+    "one_sided": (
+        "Where one column nearly always wins, the label may come from the place and not from the answer.",
+        "Look at how the columns were filled; shuffle the answers before they are judged.",
+    ),
+    "annotator_dominates": (
+        "The model learns one person's taste where it should learn the guideline.",
+        "Cap the judgments of each annotator, or have others judge a sample of theirs.",
+    ),
+    "burst": (
+        "A rush of labels from one hand, by haste or on purpose, steers the model with few rows.",
+        "Read a sample of that day's rows, and cap the judgments of each annotator.",
     ),
     "annotator_at_odds": (
         "One annotator's habit becomes the model's habit in proportion to that annotator's rows.",
@@ -107,6 +141,10 @@ ADVICE: dict[str, tuple[str, str]] = {
         "An answer without text has no token to score: its mean log-probability does not exist.",
         "They are dropped; look for a failed generation or a wrong column.",
     ),
+    "not_language": (
+        "Junk has a low probability under any model, so its pair costs much and teaches nothing.",
+        "Look for base64, markup or a broken export in the column, and drop these rows.",
+    ),
     "too_long": (
         "Answers are never cut, so a pair over the limit cannot be scored.",
         "Raise `max_tokens`, or let `evenhand curate` drop them by a length rule.",
@@ -116,3 +154,17 @@ ADVICE: dict[str, tuple[str, str]] = {
         "Read them: keep those that are right, and measure refusals on harmless prompts after training.",
     ),
 }
+
+DEMONSTRATION_ADVICE: dict[str, tuple[str, str]] = {
+    "cut_off": (
+        "A reply that stops in the middle teaches the model to stop in the middle, or never to stop.",
+        "Raise the limit of whatever wrote them; drop those that are cut.",
+    ),
+    "exact_duplicate": ("A repeated demonstration weighs as many times as it stands there.", "Keep the first."),
+    "near_duplicate": ("Copies with a changed number weigh like repeats.", "Keep one of each group."),
+    "refusal": (
+        "Supervised fine-tuning copies what it sees: refusals included.",
+        "Read them, and keep those that are right.",
+    ),
+}
+"""Advice that is another one for demonstrations than for judgments."""

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from evenhand.data.schema import Judgment, Message
+from evenhand.data.schema import Judgment, Message, Side, Verdict
 
 FIRST_WON, SECOND_WON, TIED = 0, 1, 2
 """Labels of a verdict after normalising: the answer whose key sorts first won, the other one won, a tie."""
@@ -36,6 +36,50 @@ class Identity:
         return self.second if self.label == FIRST_WON else self.first
 
 
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """One judgment without its texts; lengths are in characters."""
+
+    row: int
+    id: str
+    verdict: Verdict
+    annotator: str | None
+    shown_first: Side | None
+    time: str | None
+    category: str | None
+    length_a: int
+    length_b: int
+
+
+def ballot_of(own: Judgment) -> Ballot:
+    """A judgment without its texts."""
+    lengths = len(own.answer_a), len(own.answer_b)
+    return Ballot(own.row, own.id, own.verdict, own.annotator, own.shown_first, own.time, own.category, *lengths)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """16-byte content keys: `parts` of the prompt, of the answers in sorted order, and of the whole item."""
+
+    parts: tuple[bytes, bytes, bytes, bytes]
+    a_is_first: bool
+
+
+def keys_of(turns: Sequence[tuple[str, str]], answer_a: str, answer_b: str) -> Keys:
+    """The keys of turns, as (role, content), and two answers."""
+    prompt, a, b = _prompt_key(turns), _key(answer_a), _key(answer_b)
+    a_is_first = a <= b
+    first, second = (a, b) if a_is_first else (b, a)
+    return Keys((prompt, first, second, _digest(prompt + first + second)), a_is_first)
+
+
+def label_of(verdict: Verdict, a_is_first: bool) -> int:
+    """The verdict as FIRST_WON, SECOND_WON or TIED."""
+    if verdict == "tie":
+        return TIED
+    return FIRST_WON if (verdict == "a") == a_is_first else SECOND_WON
+
+
 def identity(judgment: Judgment) -> Identity:
     """The content keys of one judgment.
 
@@ -45,14 +89,8 @@ def identity(judgment: Judgment) -> Identity:
     >>> (one.item, one.label) == (other.item, other.label)
     True
     """
-    prompt, a, b = _prompt_key(judgment.prompt), _key(judgment.answer_a), _key(judgment.answer_b)
-    a_is_first = a <= b
-    first, second = (a, b) if a_is_first else (b, a)
-    if judgment.verdict == "tie":
-        label = TIED
-    else:
-        label = FIRST_WON if (judgment.verdict == "a") == a_is_first else SECOND_WON
-    return Identity(prompt, first, second, _digest(prompt + first + second), label, a_is_first)
+    keys = keys_of([(turn.role, turn.content) for turn in judgment.prompt], judgment.answer_a, judgment.answer_b)
+    return Identity(*keys.parts, label_of(judgment.verdict, keys.a_is_first), keys.a_is_first)
 
 
 def identities(judgments: Iterable[Judgment]) -> tuple[Identity, ...]:
@@ -65,14 +103,18 @@ def prompt_text(prompt: Sequence[Message]) -> str:
 
     A prompt of system turns alone is its own text.
     """
-    told = [message for message in prompt if message.role != "system"] or list(prompt)
-    return "\n".join(message.content for message in told)
+    return told_text([(turn.role, turn.content) for turn in prompt])
 
 
-def _prompt_key(prompt: Sequence[Message]) -> bytes:
+def told_text(turns: Sequence[tuple[str, str]]) -> str:
+    """`prompt_text` of turns given as (role, content)."""
+    told = [content for role, content in turns if role != "system"] or [content for _, content in turns]
+    return told[0] if len(told) == 1 else "\n".join(told)
+
+
+def _prompt_key(turns: Sequence[tuple[str, str]]) -> bytes:
     """Length-prefixed, so that no two different conversations give the same bytes."""
-    parts = (f"{message.role} {len(message.content)} {message.content}" for message in prompt)
-    return _key("\n".join(parts))
+    return _key("\n".join(f"{role} {len(content)} {content}" for role, content in turns))
 
 
 def _key(text: str) -> bytes:

@@ -107,6 +107,9 @@ KINDS = (
     Kind("implicit_prompt", "pairwise", {"chosen": TURNS, "rejected": TURNS}, pairwise.read_implicit),
     Kind("hh_rlhf", "pairwise", {"chosen": TEXT, "rejected": TEXT}, pairwise.read_hh),
 )
+UNDECIDED = frozenset(("judgments", "pandalm", "llmbar", "qa_feedback", "scored", "ranking", "ultrafeedback_raw"))
+"""Kinds whose columns do not say which answer won, so that the winner may stand on either side."""
+
 BY_NAME = {kind.name: kind for kind in KINDS}
 
 

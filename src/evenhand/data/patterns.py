@@ -41,6 +41,7 @@ _KEY = re.compile(
     r"|\beyJ[A-Za-z0-9_-]{10,200}\.eyJ[A-Za-z0-9_-]{10,200}\."
 )
 _CARD = re.compile(r"(?<![\d.-])\d(?:[ -]?\d){12,18}(?![\d-])")
+_CARD_LENGTHS = {2: (16,), 3: (14, 15, 16), 4: (13, 16, 19), 5: (16,), 6: (16, 17, 18, 19)}
 _PHONE = re.compile(r"(?<![\w+])\+\d{1,3}(?:[ .-]?\(?\d{2,4}\)?){2,5}(?!\w)")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b")
 
@@ -55,8 +56,8 @@ def personal(text: str) -> set[str]:
     """
     return {
         kind
-        for kind, hints, pattern, real in _PERSONAL
-        if any(hint in text for hint in hints) and any(real(found.group()) for found in pattern.finditer(text))
+        for kind, hinted, pattern, real in _PERSONAL
+        if hinted(text) and any(real(found.group()) for found in pattern.finditer(text))
     }
 
 
@@ -80,10 +81,13 @@ def refuses(answer: str) -> bool:
     return REFUSAL.search(answer[:_REFUSAL_CHARACTERS].replace("’", "'")) is not None
 
 
-def _luhn(found: str) -> bool:
+def _card(found: str) -> bool:
+    """Luhn's check on a number that begins and is as long as an issuer's: chance finds fewer of those."""
     digits = [int(character) for character in found if character.isdigit()]
+    if len(digits) not in _CARD_LENGTHS.get(digits[0], ()) or len(set(digits)) == 1:
+        return False
     doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
-    return len(set(digits)) > 1 and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
 
 
 def _iban(found: str) -> bool:
@@ -100,33 +104,33 @@ def _redacted(word: str, real: Callable[[str], bool], found: re.Match[str]) -> s
     return word if real(found.group()) else found.group()
 
 
-_KEY_HINTS = (
-    "AKIA",
-    "ASIA",
-    "ghp_",
-    "gho_",
-    "ghu_",
-    "ghs_",
-    "ghr_",
-    "github_pat_",
-    "glpat-",
-    "sk-",
-    "sk_",
-    "pk-",
-    "pk_",
-    "rk-",
-    "rk_",
-    "hf_",
-    "xox",
-    "AIza",
-    "PRIVATE KEY",
-    "eyJ",
+_KEY_HINTS = ("AKIA", "ASIA", "AIza", "eyJ", "PRIVATE KEY", "glpat-", "xox", "k-")
+_KEY_HINTS_UNDERSCORE = ("gh", "glpat-", "hf_", "k_")
+
+
+def _hints_key(text: str) -> bool:
+    return any(hint in text for hint in _KEY_HINTS) or (
+        "_" in text and any(hint in text for hint in _KEY_HINTS_UNDERSCORE)
+    )
+
+
+def _hints_email(text: str) -> bool:
+    return "@" in text
+
+
+def _hints_number(text: str) -> bool:
+    return any(digit in text for digit in "0123456789")
+
+
+def _hints_phone(text: str) -> bool:
+    return "+" in text
+
+
+_PERSONAL: tuple[tuple[str, Callable[[str], bool], re.Pattern[str], Callable[[str], bool]], ...] = (
+    ("key", _hints_key, _KEY, _anything),
+    ("e-mail", _hints_email, _EMAIL, _anything),
+    ("card", _hints_number, _CARD, _card),
+    ("account", _hints_number, _IBAN, _iban),
+    ("phone", _hints_phone, _PHONE, _anything),
 )
-_PERSONAL: tuple[tuple[str, tuple[str, ...], re.Pattern[str], Callable[[str], bool]], ...] = (
-    ("key", _KEY_HINTS, _KEY, _anything),
-    ("e-mail", ("@",), _EMAIL, _anything),
-    ("card", tuple("0123456789"), _CARD, _luhn),
-    ("account", tuple("0123456789"), _IBAN, _iban),
-    ("phone", ("+",), _PHONE, _anything),
-)
-"""Kind, strings of which one must be there for the pattern to be worth trying, pattern, and a check of what it finds."""
+"""Kind, whether a text is worth searching for it, its pattern, and a check of what the pattern finds."""

@@ -13,7 +13,8 @@ from evenhand.data.ledger import totals
 from evenhand.data.majority import majority_pairs
 from evenhand.data.reasons import Unusable
 from evenhand.data.rows import Row
-from evenhand.data.schema import Judgment, PreferencePair, Reading, Refusal
+from evenhand.data.schema import PreferencePair, Reading, Refusal
+from evenhand.data.shelf import Gathering
 from evenhand.data.sources import source_rows
 from evenhand.errors import DataError
 
@@ -40,7 +41,7 @@ class Intake:
     kind: Kind
     notes: Counter[str]
     rows: int = 0
-    judgments: list[Judgment] = field(default_factory=list)
+    judgments: Gathering = field(default_factory=Gathering)
     refusals: list[Refusal] = field(default_factory=list)
     content_of_id: dict[str, str] = field(default_factory=dict)
     copies: Counter[str] = field(default_factory=Counter)
@@ -64,7 +65,8 @@ class Intake:
         settled = settle(row.fields, claims)
         own_id, group = label(row.fields, claims.key), label(row.fields, "group")
         name = self.new_name(settled.content) if own_id is None else self.known_name(row, own_id, settled.content)
-        self.judgments.extend(judgments_of(settled, self.rows, name, group))
+        for judgment in judgments_of(settled, self.rows, name, group):
+            self.judgments.add(judgment)
         if settled.notes:
             self.notes.update(settled.notes)
 
@@ -96,7 +98,11 @@ def read_judgments(source: str | Path, kind: str | None = None) -> Reading:
     read as a whole, its rows are of no known kind, one id names two different rows, or no row can be used
     (of 100,000 or more: not one in a thousand).
     """
-    forced = None if kind is None else kind_named(kind)
+    return read_as(source, None if kind is None else kind_named(kind))
+
+
+def read_as(source: str | Path, forced: Kind | None) -> Reading:
+    """Read a source as that kind of row, recognised where it is None; raises DataError where read_judgments does."""
     notes: Counter[str] = Counter()
     rows = source_rows(source, notes)
     first = list(islice(rows, ROWS_LOOKED_AT))
@@ -109,7 +115,7 @@ def read_judgments(source: str | Path, kind: str | None = None) -> Reading:
         source=str(source),
         kind=intake.kind.name,
         rows_in=intake.rows,
-        judgments=tuple(intake.judgments),
+        judgments=intake.judgments.finished(),
         refusals=tuple(intake.refusals),
         notes=note_words(notes),
     )

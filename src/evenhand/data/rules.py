@@ -6,66 +6,20 @@ that it drops, each with the reason in words. The audit calls the same functions
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from evenhand.data.bias import BiasRule, Naming, annotators_at_odds
-from evenhand.data.items import FIRST_WON, SECOND_WON, TIED, Identity, identities, prompt_text
-from evenhand.data.schema import Judgment, PreferencePair, to_pair
-from evenhand.data.twins import plainness, twin_groups
+from evenhand.data.agreement import shared_ratings
+from evenhand.data.bench import Bench, Dropped, by_item, pair_of
+from evenhand.data.consensus import likely_labels
+from evenhand.data.items import FIRST_WON, SECOND_WON, TIED, prompt_text
+from evenhand.data.limits import by_category, out_of_balance, over_the_cap, too_long, unlike_in_length
+from evenhand.data.twins import Items, plainness, twin_groups, word_counts
 
-Dropped = dict[int, str]
-
-
-@dataclass(frozen=True, slots=True)
-class CurationRules:
-    """Which rules run; their order is fixed: STEPS. Ties are always dropped, since a tie has no winner.
-
-    `near_duplicates` drops items with the wording of another one; what differs by a number stays.
-    `annotators_at_odds` says when an annotator's judgments are dropped, None to keep all. `majority` keeps what most
-    annotators of an item agree on; without it, all judgments of an item on which they differ are contradictions.
-    `ties_outvote` drops an item that more annotators called a tie than preferred its winner. `contradictions` drops
-    circles of preferences; items without a majority have no winner and are always dropped. `families` is the
-    similarity from which two prompts belong to one family.
-    """
-
-    exact_duplicates: bool = True
-    near_duplicates: bool = True
-    annotators_at_odds: BiasRule | None = field(default_factory=BiasRule)
-    ties_outvote: bool = True
-    majority: bool = True
-    contradictions: bool = True
-    max_prompt_characters: int | None = None
-    max_answer_characters: int | None = None
-    families: float = 0.6
-
-    def json(self) -> dict[str, Any]:
-        """Every rule with its value."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """Judgments in a fixed order, with their keys and the rules; where two are alike a rule keeps the one before."""
-
-    judgments: tuple[Judgment, ...]
-    same: tuple[Identity, ...]
-    rules: CurationRules
-    named: tuple[Naming, ...]
-    as_read: bool
-
-
-def bench_of(judgments: Sequence[Judgment], rules: CurationRules, as_read: bool = False) -> Bench:
-    """The judgments sorted by content, or by row, and the annotators that the rules would name."""
-    keyed = list(zip(identities(judgments), judgments, strict=True))
-    keyed.sort(key=lambda both: (both[1].row, both[1].id) if as_read else _content_order(*both))
-    same, ordered = tuple(key for key, _ in keyed), tuple(judgment for _, judgment in keyed)
-    rule = rules.annotators_at_odds
-    return Bench(ordered, same, rules, annotators_at_odds(ordered, same, rule) if rule else (), as_read)
+_ITEMS_COUNTED = 20_000
 
 
 def ties(bench: Bench, alive: Sequence[int]) -> Dropped:
@@ -80,9 +34,9 @@ def exact_duplicates(bench: Bench, alive: Sequence[int]) -> Dropped:
         return dropped
     first: dict[tuple[bytes, int, str | None], int] = {}
     for at in alive:
-        key = (bench.same[at].item, bench.same[at].label, bench.judgments[at].annotator)
+        key = (bench.same[at].item, bench.same[at].label, bench.ballots[at].annotator)
         if (kept := first.setdefault(key, at)) != at:
-            dropped[at] = f"the same as {bench.judgments[kept].id}"
+            dropped[at] = f"the same as {bench.ballots[kept].id}"
     return dropped
 
 
@@ -96,18 +50,21 @@ def near_duplicates(bench: Bench, alive: Sequence[int]) -> Dropped:
     if not bench.rules.near_duplicates:
         return dropped
     decided = list(_decided(bench, alive).values())
-    pairs = [pair_of(bench.judgments[members[0]]) for members in decided]
-    twins: dict[int, list[list[int]]] = defaultdict(list)
-    rank: dict[int, tuple[float, ...]] = {}
-    texts = [(prompt_text(pair.prompt), pair.chosen, pair.rejected) for pair in pairs]
-    plain = [()] * len(texts) if bench.as_read else plainness(texts)
-    for group, members, told in zip(twin_groups(texts), decided, plain):
-        rank[min(members)] = (-len(members), *told, min(members))
-        twins[group].append(members)
-    for items in twins.values():
-        keeper = min(items, key=lambda members: rank[min(members)])
-        words = f"nearly the same as {bench.judgments[keeper[0]].id}"
-        dropped |= {at: words for members in items if members is not keeper for at in members}
+    items = _items(bench, [members[0] for members in decided])
+    groups: dict[int, list[int]] = defaultdict(list)
+    for place, group in enumerate(twin_groups(items)):
+        groups[group].append(place)
+    twins = [places for places in groups.values() if len(places) > 1]
+    told = _plainness(bench, items, twins)
+
+    def rank(place: int) -> tuple[Any, ...]:
+        members = decided[place]
+        return -len(members), *told.get(place, ()), min(members)
+
+    for places in twins:
+        keeper = min(places, key=rank)
+        words = f"nearly the same as {bench.ballots[decided[keeper][0]].id}"
+        dropped |= {at: words for place in places if place != keeper for at in decided[place]}
     return dropped
 
 
@@ -116,14 +73,16 @@ def annotators_named(bench: Bench, alive: Sequence[int]) -> Dropped:
     habits: dict[str | None, str] = {}
     for naming in bench.named:
         habits.setdefault(naming.annotator, f"{naming.annotator} {_HABIT_WORDS[naming.habit]}")
-    return {at: habits[who] for at in alive if (who := bench.judgments[at].annotator) in habits}
+    return {at: habits[who] for at in alive if (who := bench.ballots[at].annotator) in habits}
 
 
 def outvoted(bench: Bench, alive: Sequence[int]) -> Dropped:
     """Judgments against the majority on their item, and items that more annotators called a tie than a win."""
     dropped: Dropped = {}
+    if bench.rules.dawid_skene:
+        return _against_the_reliable(bench, alive)
     tied = Counter(key.item for key in bench.same if key.label == TIED) if bench.rules.ties_outvote else Counter()
-    for item, members in _by_item(bench, alive).items():
+    for item, members in by_item(bench, alive).items():
         votes = Counter(bench.same[at].label for at in members)
         split = min(votes[FIRST_WON], votes[SECOND_WON]) > 0
         if votes[FIRST_WON] == votes[SECOND_WON] or (split and not bench.rules.majority):
@@ -135,10 +94,21 @@ def outvoted(bench: Bench, alive: Sequence[int]) -> Dropped:
     return dropped
 
 
+def _against_the_reliable(bench: Bench, alive: Sequence[int]) -> Dropped:
+    """Judgments against what Dawid and Skene's model holds for likeliest, ties included in what it sees."""
+    ballots, same = [bench.ballots[at] for at in alive], [bench.same[at] for at in alive]
+    likely = likely_labels(shared_ratings(bench.ballots, bench.same))
+    dropped: Dropped = {}
+    for at, ballot, key in zip(alive, ballots, same):
+        if (shares := likely.get(key.item)) is not None and shares[key.label] < max(shares):
+            dropped[at] = f"{ballot.verdict} has the probability {shares[key.label]:.2f} by all annotators' records"
+    return dropped
+
+
 def contradictions(bench: Bench, alive: Sequence[int]) -> Dropped:
     """Items on which both answers still have votes, and circles of preferences such as A over B over C over A."""
     dropped: Dropped = {}
-    for members in _by_item(bench, alive).values():
+    for members in by_item(bench, alive).values():
         votes = Counter(bench.same[at].label for at in members)
         if votes[FIRST_WON] and votes[SECOND_WON]:
             dropped |= dict.fromkeys(members, f"{votes[FIRST_WON]} to {votes[SECOND_WON]} on the same two answers")
@@ -148,30 +118,20 @@ def contradictions(bench: Bench, alive: Sequence[int]) -> Dropped:
     return dropped | dict.fromkeys(_on_circles(bench, rest), "on a circle of preferences among answers to one prompt")
 
 
-def too_long(bench: Bench, alive: Sequence[int]) -> Dropped:
-    """Judgments whose prompt or answer has more characters than the rules allow."""
-    dropped: Dropped = {}
-    for at in alive:
-        judgment = bench.judgments[at]
-        asked = sum(len(message.content) for message in judgment.prompt)
-        told = max(len(judgment.answer_a), len(judgment.answer_b))
-        if bench.rules.max_prompt_characters is not None and asked > bench.rules.max_prompt_characters:
-            dropped[at] = f"the prompt has {asked} characters"
-        elif bench.rules.max_answer_characters is not None and told > bench.rules.max_answer_characters:
-            dropped[at] = f"an answer has {told} characters"
-    return dropped
-
-
-STEPS: tuple[tuple[str, Callable[[Bench, Sequence[int]], Dropped]], ...] = (
-    ("tie", ties),
-    ("exact_duplicate", exact_duplicates),
-    ("near_duplicate", near_duplicates),
-    ("annotator_at_odds", annotators_named),
-    ("majority", outvoted),
-    ("contradiction", contradictions),
-    ("too_long", too_long),
-)
-RULE_NAMES = tuple(name for name, _ in STEPS)
+STEPS: Mapping[str, Callable[[Bench, Sequence[int]], Dropped]] = {
+    "category": by_category,
+    "tie": ties,
+    "exact_duplicate": exact_duplicates,
+    "near_duplicate": near_duplicates,
+    "annotator_at_odds": annotators_named,
+    "annotator_cap": over_the_cap,
+    "majority": outvoted,
+    "contradiction": contradictions,
+    "length_ratio": unlike_in_length,
+    "too_long": too_long,
+    "length_balance": out_of_balance,
+}
+RULE_NAMES = tuple(STEPS)
 
 _HABIT_WORDS = {
     "takes_longer": "takes the longer answer far more often than others do",
@@ -180,29 +140,37 @@ _HABIT_WORDS = {
 }
 
 
-def pair_of(judgment: Judgment) -> PreferencePair:
-    """The pair of a judgment that is known to be no tie."""
-    pair = to_pair(judgment)
-    assert pair is not None, "a tie survived"
-    return pair
+def _items(bench: Bench, places: Sequence[int]) -> Items:
+    """The judgments at these places as prompt, winner and loser."""
+
+    def texts(place: int) -> tuple[str, str, str]:
+        pair = pair_of(bench.judgment(places[place]))
+        return prompt_text(pair.prompt), pair.chosen, pair.rejected
+
+    measures, rows = bench.facts.measures, np.array([bench.order[at] for at in places], np.int64)
+    b_won = np.array([bench.ballots[at].verdict == "b" for at in places], bool)
+    columns = np.where(b_won[:, None], [[0, 2, 1]], [[0, 1, 2]]) if places else np.zeros((0, 3), np.int64)
+    plain_IT = np.take_along_axis(measures.plain_NT[rows], columns, axis=1)
+    digits_IT = np.take_along_axis(measures.digits_NT[rows], columns, axis=1)
+    return Items(plain_IT, digits_IT, measures.signatures_NH[rows], texts)
 
 
-def _content_order(key: Identity, judgment: Judgment) -> tuple[bytes, int, str, int, str]:
-    """Row and id only order judgments that say the same, so that the pairs depend on content alone."""
-    return key.item, key.label, judgment.annotator or "", judgment.row, judgment.id
+def _plainness(bench: Bench, items: Items, twins: Sequence[Sequence[int]]) -> dict[int, tuple[float, int, int]]:
+    """For each twin how plain it is; nothing where the order of reading decides.
 
-
-def _by_item(bench: Bench, alive: Sequence[int]) -> Mapping[bytes, list[int]]:
-    members: dict[bytes, list[int]] = defaultdict(list)
-    for at in alive:
-        members[bench.same[at].item].append(at)
-    return members
+    Words are counted in the first 20,000 items, which on a bench sorted by content hash are a random sample.
+    """
+    if bench.as_read or not twins:
+        return {}
+    often = word_counts(items.texts(place) for place in range(min(len(items), _ITEMS_COUNTED)))
+    total = 1 + often.total()
+    return {place: plainness(items.texts(place), often, total) for places in twins for place in places}
 
 
 def _decided(bench: Bench, alive: Sequence[int]) -> dict[bytes, list[int]]:
     """The items with a winner, each with its judgments, one that agrees with the majority first."""
     found: dict[bytes, list[int]] = {}
-    for item, members in _by_item(bench, alive).items():
+    for item, members in by_item(bench, alive).items():
         for_first = sum(bench.same[at].label == FIRST_WON for at in members)
         if 2 * for_first != len(members):
             winner = FIRST_WON if 2 * for_first > len(members) else SECOND_WON

@@ -1,7 +1,7 @@
 """The values that data moves in as text: messages, judgments, pairs, refusals."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -112,7 +112,7 @@ class Reading:
     source: str
     kind: str
     rows_in: int
-    judgments: tuple[Judgment, ...]
+    judgments: Sequence[Judgment]
     refusals: tuple[Refusal, ...]
     notes: tuple[str, ...] = field(default=())
 

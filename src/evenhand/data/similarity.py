@@ -1,19 +1,21 @@
 """Texts that are nearly the same, in time linear in their length: folded, hashed into bands, confirmed exactly.
 
+A signature keeps 16 bits of each hash: a band of four is one 64-bit number, and a hash differs unseen in one case of
+65,536.
+
 Shapes: N distinct folded texts, W shingles, H hashes in a signature, E candidate pairs.
 """
 
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import rensa
 
 _SHINGLE_BYTES = 6
-_HASHES = 128
+HASHES = 128
 _BANDS = 32
 _SEED = 1
 _CHUNK_BYTES = 8 << 20
@@ -22,7 +24,7 @@ _SLACK = 0.15  # three standard deviations of a 128-hash estimate near 0.7, roun
 _NUMBER = re.compile(r"\d+")
 
 Shingles = npt.NDArray[np.uint64]
-Signatures = npt.NDArray[np.uint32]
+Signatures = npt.NDArray[np.uint16]
 Indexes = npt.NDArray[np.int64]
 
 
@@ -60,22 +62,29 @@ def near_groups(texts: Sequence[str], threshold: float) -> list[str]:
     return [label[text] for text in folded]
 
 
-def near_candidates(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, int]]:
-    """Pairs of places whose texts' estimated similarity is near `threshold` or over it; nothing is confirmed.
+def near_candidates(signatures_NH: Signatures, threshold: float) -> Iterator[tuple[int, int]]:
+    """Pairs of places whose estimated similarity is near `threshold` or over it, sorted by the first; not confirmed.
 
-    Texts that are equal come as a chain. The pairs grow linearly with the texts, as in `near_groups`, and depend on
-    the texts' order only through the places that name them.
+    The pairs grow linearly with the texts, as in `near_groups`.
     """
-    places: dict[str, list[int]] = {}
-    for at, text in enumerate(texts):
-        places.setdefault(text, []).append(at)
-    distinct = sorted(places)
-    for equal in places.values():
-        yield from pairwise(equal)
-    contents = [text.encode("utf-8", "surrogatepass") for text in distinct]
-    if len(contents) > 1:
-        for one, other in _candidates(_signatures(contents), threshold):
-            yield places[distinct[one]][0], places[distinct[other]][0]
+    if len(signatures_NH) > 1:
+        yield from _candidates(signatures_NH, threshold)
+
+
+def signatures(texts: Sequence[Sequence[bytes]]) -> Signatures:
+    """MinHash signatures of the shingles of each set of texts, by rensa, a few megabytes at a time."""
+    signatures_NH: Signatures = np.empty((len(texts), HASHES), np.uint16)
+    start = 0
+    while start < len(texts):
+        stop, size = start, 0
+        while stop < len(texts) and size < _CHUNK_BYTES:
+            size += sum(map(len, texts[stop]))
+            stop += 1
+        shingles_W, offsets = _shingles(texts[start:stop])
+        matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(shingles_W, offsets, HASHES, _SEED)
+        signatures_NH[start:stop] = np.array(matrix.to_rows(), np.uint32).astype(np.uint16)
+        start = stop
+    return signatures_NH
 
 
 def _linked(contents: Sequence[bytes], threshold: float) -> list[int]:
@@ -84,7 +93,7 @@ def _linked(contents: Sequence[bytes], threshold: float) -> list[int]:
     if len(contents) < 2:
         return parent
     kept_index, kept_set = -1, np.empty(0, np.uint64)
-    for one, other in _candidates(_signatures(contents), threshold):
+    for one, other in _candidates(signatures([[content] for content in contents]), threshold):
         top_one, top_other = _find(parent, one), _find(parent, other)
         if top_one == top_other:
             continue
@@ -107,7 +116,7 @@ def _candidates(signatures_NH: Signatures, threshold: float) -> Iterator[tuple[i
     count = len(signatures_NH)
     found: Indexes = np.empty(0, np.int64)
     for band in range(_BANDS):
-        rows = _HASHES // _BANDS
+        rows = HASHES // _BANDS
         pairs_E = _same_band(signatures_NH[:, band * rows : (band + 1) * rows])
         found = np.union1d(found, _agreeing(signatures_NH, pairs_E, threshold))
     for code in found.tolist():
@@ -117,7 +126,7 @@ def _candidates(signatures_NH: Signatures, threshold: float) -> Iterator[tuple[i
 def _same_band(band_NR: Signatures) -> Indexes:
     """Codes of pairs in one bucket: each member with the bucket's first and with the one before it."""
     count = len(band_NR)
-    key_N = _mixed(band_NR)
+    key_N = np.ascontiguousarray(band_NR).view(np.uint64)[:, 0]
     order_N = np.argsort(key_N, kind="stable")
     sorted_N = key_N[order_N]
     starts_N = np.concatenate([[True], sorted_N[1:] != sorted_N[:-1]])
@@ -125,15 +134,6 @@ def _same_band(band_NR: Signatures) -> Indexes:
     later_E = np.flatnonzero(~starts_N)
     member_E = order_N[later_E]
     return np.unique(np.concatenate([first_N[later_E] * count + member_E, order_N[later_E - 1] * count + member_E]))
-
-
-def _mixed(band_NR: Signatures) -> Shingles:
-    """One 64-bit key a row of a band."""
-    key_N = np.zeros(len(band_NR), np.uint64)
-    for column in band_NR.T:
-        key_N = (key_N ^ column) * np.uint64(0x9E3779B97F4A7C15)
-        key_N ^= key_N >> np.uint64(29)
-    return key_N
 
 
 def _agreeing(signatures_NH: Signatures, pairs_E: Indexes, threshold: float) -> Indexes:
@@ -146,40 +146,24 @@ def _agreeing(signatures_NH: Signatures, pairs_E: Indexes, threshold: float) -> 
     return np.concatenate(kept) if kept else pairs_E
 
 
-def _signatures(contents: Sequence[bytes]) -> Signatures:
-    """MinHash signatures by rensa, a few megabytes of text at a time."""
-    signatures_NH: Signatures = np.empty((len(contents), _HASHES), np.uint32)
-    start = 0
-    while start < len(contents):
-        stop, size = start, 0
-        while stop < len(contents) and (size < _CHUNK_BYTES):
-            size += len(contents[stop])
-            stop += 1
-        shingles_W, offsets = _shingles(contents[start:stop])
-        matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(shingles_W, offsets, _HASHES, _SEED)
-        signatures_NH[start:stop] = matrix.to_rows()
-        start = stop
-    return signatures_NH
+def _shingles(texts: Sequence[Sequence[bytes]]) -> tuple[Shingles, npt.NDArray[np.uint64]]:
+    """Hashes of all six-byte windows of each set of texts, and where each set's windows begin and end.
 
-
-def _shingles(contents: Sequence[bytes]) -> tuple[Shingles, npt.NDArray[np.uint64]]:
-    """Hashes of all six-byte windows of each content, and where each content's windows begin and end.
-
-    A content is led by five zero bytes, so that its windows hold its own bytes only and a short one has windows too.
+    Every text is led by five zero bytes, so that its windows hold its own bytes only and a short one has windows too.
     """
     gap = bytes(_SHINGLE_BYTES - 1)
-    joined = b"".join(gap + content for content in contents) + bytes(8)
+    joined = b"".join(gap + text for parts in texts for text in parts) + bytes(8)
     count = len(joined) - 8
     windows_W: Shingles = np.ndarray((count,), dtype="<u8", buffer=joined, strides=(1,))
     hashes_W = windows_W & np.uint64((1 << 8 * _SHINGLE_BYTES) - 1)
     hashes_W *= np.uint64(0x9E3779B97F4A7C15)
     hashes_W ^= hashes_W >> np.uint64(32)
-    sizes = np.fromiter((len(content) + len(gap) for content in contents), np.uint64, len(contents))
+    sizes = np.fromiter((sum(map(len, parts)) + len(gap) * len(parts) for parts in texts), np.uint64, len(texts))
     return hashes_W, np.concatenate([np.zeros(1, np.uint64), np.cumsum(sizes, dtype=np.uint64)])
 
 
 def _shingle_set(content: bytes) -> Shingles:
-    return np.unique(_shingles([content])[0])
+    return np.unique(_shingles([[content]])[0])
 
 
 def _jaccard(one: Shingles, other: Shingles) -> float:

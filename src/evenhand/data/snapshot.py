@@ -12,11 +12,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evenhand.data.audit import Audit
+from evenhand.data.category import DERIVATION
 from evenhand.data.curate import Curation
 from evenhand.data.schema import Message, PreferencePair, Refusal
 from evenhand.data.split import Split
 from evenhand.errors import DataError
-from evenhand.files import content_root, sha256_file, storage_error, sync_directory, write_json, write_whole
+from evenhand.figure import figure
+from evenhand.files import (
+    canonical_json,
+    content_root,
+    sha256,
+    sha256_file,
+    storage_error,
+    sync_directory,
+    write_json,
+    write_whole,
+)
 
 SCHEMA_VERSION = 1
 
@@ -108,7 +119,7 @@ def read_snapshot(folder: Path) -> Snapshot:
     """The data set in `folder`, once every file's hash and the content hash are right; raises DataError if not."""
     dataset = _dataset(folder)
     for name, want in dataset["files"].items():
-        if not (folder / name).is_file() or sha256_file(folder / name) != want:
+        if Path(name).name != name or not (folder / name).is_file() or sha256_file(folder / name) != want:
             raise DataError(f"{folder / name} is not the file that was written: restore it, or curate again.")
     train, validation = (tuple(_read(folder / f"{side}.parquet")) for side in ("train", "validation"))
     if (found := content_hash(train, validation)) != dataset["hash"]:
@@ -116,6 +127,31 @@ def read_snapshot(folder: Path) -> Snapshot:
             f"{folder}: the pairs have the hash {found}, dataset.json says {dataset['hash']}; curate again."
         )
     return Snapshot(folder, dataset, train, validation)
+
+
+def check_snapshot(folder: Path) -> tuple[str | None, tuple[str, ...]]:
+    """The content hash that `folder` states, and what is wrong with it, in words; nothing where all is as written.
+
+    Every file must have its hash, the pairs theirs, dataset.json and the card must say the same, and no file may have
+    been added.
+    """
+    try:
+        dataset = read_snapshot(folder).dataset
+    except DataError as error:
+        return None, (str(error),)
+    problems = []
+    if dataset.get("seal") != _seal(dataset):
+        problems.append("dataset.json was changed after it was written")
+    if not (folder / "card.md").is_file() or (folder / "card.md").read_text(encoding="utf-8") != card(dataset):
+        problems.append("card.md is not the card of this data set")
+    known = {*dataset["files"], "dataset.json", "card.md"}
+    problems += [f"{path.name} was added" for path in sorted(folder.iterdir()) if path.name not in known]
+    return str(dataset["hash"]), tuple(problems)
+
+
+def _seal(dataset: dict[str, Any]) -> str:
+    """The hash of all that dataset.json says but this."""
+    return sha256(canonical_json({key: value for key, value in dataset.items() if key != "seal"}))
 
 
 def snapshot_refusals(folder: Path) -> tuple[Refusal, ...]:
@@ -168,11 +204,17 @@ def _fill(staging: Path, root: str, made: tuple[Split, Curation, Audit, Parents]
         "split": split.json(),
         "rules": curation.rules.json(),
         "annotators_dropped": [naming.json() for naming in curation.named],
-        "categories": {"given": curation.categories_given, "derived": len(curation.pairs) - curation.categories_given},
+        "categories": {
+            "given": curation.categories_given,
+            "derived": len(curation.pairs) - curation.categories_given,
+            "derivation": DERIVATION,
+        },
         "findings": {finding.id: finding.count for finding in audit.findings},
-        "figures": {name: figure.json() for name, figure in audit.figures.items()},
+        "figures": {name: own.json() for name, own in audit.figures.items()},
+        "label_noise": audit.consensus.noise.json(),
         "parents": parents.json(),
     }
+    dataset["seal"] = _seal(dataset)
     write_json(staging / "dataset.json", dataset)
     write_whole(staging / "card.md", card(dataset))
     return dataset
@@ -194,6 +236,10 @@ def card(dataset: dict[str, Any]) -> str:
         f"content hash `{dataset['hash']}`.\n\n"
         f"Licence: {parents['licence'] or 'not stated'}. Origin: {parents['origin'] or 'not stated'}.\n\n"
         f"## Sources\n\n{sources or 'none named'}\n\n"
+        f"Categories: {dataset['categories']['given']} given, {dataset['categories']['derived']} derived "
+        f"({dataset['categories']['derivation']}).\n\n"
+        f"Label noise, by Dawid and Skene's model on what several annotators judged: "
+        f"{figure(dataset['label_noise']).words()}.\n\n"
         f"## Judgments dropped\n\n| rule | judgments |\n|---|---|\n{dropped}\n\n"
         f"Rows refused when reading: {sum(dataset['rows']['refused'].values())}. "
         "What became of every judgment is in `ledger.jsonl`.\n\n"

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from evenhand.data.bench import CurationRules
 from evenhand.data.category import category_of
 from evenhand.data.curate import families
 from evenhand.data.items import prompt_text
-from evenhand.data.rules import CurationRules
 from evenhand.data.schema import PreferencePair
 from evenhand.errors import DataError
 

@@ -79,6 +79,16 @@ class Row:
     figures: Sequence[tuple[str, Figure]]
 
 
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One chart with its title, and a caption that says how to read it."""
+
+    title: str
+    chart: Markup
+    caption: str
+    legend: tuple[tuple[str, str], ...] = ()
+
+
 def round_step(rough: float) -> float:
     """The smallest of 1, 2, 2.5 and 5 times a power of ten that is at least `rough`.
 

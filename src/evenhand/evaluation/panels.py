@@ -14,6 +14,7 @@ from evenhand.evaluation.chart import (
     WIDTH,
     Axis,
     Label,
+    Panel,
     Point,
     Row,
     Scales,
@@ -54,16 +55,6 @@ _MOST_CATEGORIES = 10
 _MOST_DOTS = 700
 _MOST_POINTS = 400
 _TREND_BINS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One chart with its title, and a caption that says how to read it."""
-
-    title: str
-    chart: Markup
-    caption: str
-    legend: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

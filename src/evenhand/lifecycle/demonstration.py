@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 
 from evenhand.data.harbor import write_harbor
-from evenhand.data.preparation import prepare
+from evenhand.data.preparation import Wanted, prepare
 from evenhand.files import write_whole
 from evenhand.lifecycle.align import Telling, align
 from evenhand.training.recipe import read_recipe
@@ -24,7 +24,7 @@ def demonstrate(folder: Path, quick: bool, tell: Telling) -> Path:
         write_harbor(judgments.parent, SEED, judgments=QUICK_JUDGMENTS if quick else JUDGMENTS)
     data = folder / "data"
     if not (data / "dataset.json").exists():
-        prepare(str(judgments), data, (VALIDATION, SEED), None, tell.say)
+        prepare(str(judgments), data, Wanted(validation=VALIDATION, seed=SEED), tell.say)
     name = "quick" if quick else "simpo"
     recipe_file = folder / f"{name}.yaml"
     if not recipe_file.exists():
