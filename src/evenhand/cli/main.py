@@ -10,9 +10,11 @@ from evenhand.cli.audit import audit
 from evenhand.cli.curate import curate
 from evenhand.cli.demo import demo
 from evenhand.cli.evaluate import evaluate
+from evenhand.cli.export import export
 from evenhand.cli.init import init
 from evenhand.cli.score import score
 from evenhand.cli.train import train
+from evenhand.cli.verify import verify
 from evenhand.errors import EvenhandError
 from evenhand.files import DISK_ERRORS
 
@@ -24,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, init, audit, curate, train, score, evaluate):
+for command in (demo, init, audit, curate, train, score, evaluate, export, verify):
     app.command()(command)
 
 

@@ -20,7 +20,8 @@ from evenhand.evaluation.evaluate import Asking, HeldOut, Narrator, evaluate_pol
 from evenhand.evaluation.preference import PairTraits, evaluate_pairs
 from evenhand.evaluation.replies import read_replies, write_replies
 from evenhand.evaluation.report import DataFacts, Evaluated, Report, write_report
-from evenhand.files import canonical_json, held, sha256, sha256_file, write_json
+from evenhand.files import canonical_json, held, sha256, write_json
+from evenhand.lifecycle.base import weights_hash
 from evenhand.lifecycle.export import export_model
 from evenhand.model.forward import Policy, causal
 from evenhand.model.load import Source, choose_device, choose_dtype, find_source, load_model, load_tokenizer
@@ -111,7 +112,7 @@ def identity_of(recipe: Recipe, source: Source, data_hash: str, tokenizer: PreTr
     """Everything that must be the same for a run to be the same run, by name."""
     sections = recipe.resolved()
     return {
-        "model": _model_hash(source),
+        "model": weights_hash(source),
         "model settings": sha256(canonical_json(sections["model"])),
         "objective": sha256(canonical_json(asdict(recipe.objective.build()))),
         "training settings": training_hash(recipe.training),
@@ -119,12 +120,6 @@ def identity_of(recipe: Recipe, source: Source, data_hash: str, tokenizer: PreTr
         "data": data_hash,
         "tokenizer or template": form_fingerprint(tokenizer, recipe.form),
     }
-
-
-def _model_hash(source: Source) -> str:
-    files = sorted([*source.folder.glob("*.safetensors"), source.folder / "config.json"])
-    parts = [sha256_file(file) for file in files if file.exists()]
-    return sha256(canonical_json([*parts, _model_hash(source.base) if source.base else None]))
 
 
 def _is_done(folder: Path, identity: dict[str, str]) -> bool:
