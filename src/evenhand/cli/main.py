@@ -12,6 +12,7 @@ from evenhand.cli.demo import demo
 from evenhand.cli.evaluate import evaluate
 from evenhand.cli.export import export
 from evenhand.cli.init import init
+from evenhand.cli.registry import registry_app
 from evenhand.cli.score import score
 from evenhand.cli.train import train
 from evenhand.cli.verify import verify
@@ -28,6 +29,9 @@ app = typer.Typer(
 )
 for command in (demo, init, audit, curate, train, score, evaluate, export, verify):
     app.command()(command)
+
+
+app.add_typer(registry_app)
 
 
 def run() -> None:
