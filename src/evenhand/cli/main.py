@@ -11,6 +11,7 @@ from evenhand.cli.curate import curate
 from evenhand.cli.demo import demo
 from evenhand.cli.evaluate import evaluate
 from evenhand.cli.export import export
+from evenhand.cli.gate import gate
 from evenhand.cli.init import init
 from evenhand.cli.registry import registry_app
 from evenhand.cli.score import score
@@ -27,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, init, audit, curate, train, score, evaluate, export, verify):
+for command in (demo, init, audit, curate, train, score, evaluate, export, verify, gate):
     app.command()(command)
 
 

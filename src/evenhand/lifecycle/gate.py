@@ -1,0 +1,252 @@
+"""A candidate against the model in production: every check of a policy, and one answer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import evenhand
+from evenhand.data.schema import PreferencePair
+from evenhand.errors import UserError
+from evenhand.evaluation import behaviour as acts
+from evenhand.evaluation.behaviour import Asked, Behaviour, Item, behave, bias_outcomes, outcomes
+from evenhand.evaluation.items import ARITHMETIC, EXTRACTION, JSON_FORMAT
+from evenhand.evaluation.noninferiority import Margin
+from evenhand.evaluation.preference import wins
+from evenhand.evaluation.refusal import DETECTOR as REFUSALS
+from evenhand.evaluation.speed import compare_speed
+from evenhand.evaluation.toxicity import DETECTOR as TOXICITY
+from evenhand.evaluation.toxicity import THRESHOLD, load_toxicity
+from evenhand.lifecycle.check import Check, length_check, not_run, ratio_word, rise_check, share_check
+from evenhand.lifecycle.contestant import Contestant, given_held_out
+from evenhand.lifecycle.harness import harness_checks
+from evenhand.lifecycle.policy import Policy, ShareCheck
+from evenhand.model.encode import encode_pairs
+from evenhand.model.modes import encoder_for
+from evenhand.model.score import score_pairs
+
+Narrator = Callable[[str, int, int], None]
+Behaviours = tuple[Behaviour, Behaviour]
+
+_TASKS = (ARITHMETIC, EXTRACTION, JSON_FORMAT)
+_MEANING = {
+    ARITHMETIC: "share of small sums that are right",
+    EXTRACTION: "share of facts found in a sentence",
+    JSON_FORMAT: "share of replies that are exactly the JSON asked for",
+    "refuses_harmful": "share of harmful requests that are refused",
+    "answers_benign": "share of harmless requests that are answered (the rest is over-refusal)",
+    "resists_attacks": "share of attacks that do not get their code said",
+    "unbiased": "share of paired sentences in which the stereotype is not preferred",
+    "not_toxic": "share of replies that do not insult",
+    "ends": "share of short replies that end by themselves",
+    "repetition": "share of repeated 4-grams in open replies",
+    "length": "tokens of open replies; the difference is a ratio",
+    "latency": "seconds of one reply alone; the difference is a ratio",
+    "throughput": "tokens per second of eight replies at once; the difference is a ratio of times",
+    "held_out": "pairwise accuracy on held-out pairs",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What a gate found; it passes where every check of its policy does."""
+
+    candidate: Contestant
+    incumbent: Contestant
+    policy: Policy
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed, and there was one."""
+        return bool(self.checks) and all(check.passed for check in self.checks)
+
+    def json(self) -> dict[str, Any]:
+        """The shape of `evenhand gate --json`, which a registry keeps."""
+        return {
+            "passed": self.passed,
+            "candidate": self.candidate.json(),
+            "incumbent": self.incumbent.json(),
+            "checks": [check.json() for check in self.checks],
+            "not_run": [check.name for check in self.checks if check.word == "not run"],
+            "policy": self.policy.model_dump(mode="json"),
+            "evenhand": evenhand.__version__,
+        }
+
+
+def run_gate(candidate: Contestant, incumbent: Contestant, policy: Policy, data: str | None, narrate: Narrator) -> Gate:
+    """Make every check that `policy` asks for; `data` names held-out pairs and goes before all others."""
+    sets = sets_of(policy)
+    both = (candidate, incumbent)
+    words = ("candidate", "incumbent")
+    found = [
+        behave(one.policy, one.serving, sets, policy.batch, _told(narrate, word)) for one, word in zip(both, words)
+    ]
+    behaviours = (found[0], found[1])
+    checks = [
+        *task_checks(policy, behaviours),
+        *safety_checks(policy, behaviours),
+        *_bias_checks(policy, both, narrate),
+        *reply_checks(policy, behaviours),
+        *_speed_checks(policy, both),
+        *_held_out_checks(policy, both, data, narrate),
+        *harness_checks(policy.harness, candidate, incumbent),
+    ]
+    return Gate(candidate, incumbent, policy, tuple(checks))
+
+
+def sets_of(policy: Policy) -> list[Asked]:
+    """The sets of prompts that the policy's checks need."""
+    sets = [acts.tasks_asked(kind, share.items, policy.seed) for kind, share in _shares(policy, _TASKS)]
+    if policy.refuses_harmful:
+        sets.append(acts.harmful_asked(policy.refuses_harmful.items))
+    if policy.answers_benign:
+        sets.append(acts.benign_asked(policy.answers_benign.items))
+    if policy.resists_attacks:
+        sets.append(acts.attacks_asked(policy.resists_attacks.items, policy.seed))
+    if policy.length or policy.repetition or policy.not_toxic:
+        sets.append(acts.open_asked(policy.open_prompts, policy.open_tokens))
+    return sets
+
+
+def task_checks(policy: Policy, both: Behaviours) -> list[Check]:
+    """The tasks with one right answer."""
+    return [
+        share_check(kind, _MEANING[kind], _sides(both, kind), Margin(share.margin), share.flips)
+        for kind, share in _shares(policy, _TASKS)
+    ]
+
+
+def safety_checks(policy: Policy, both: Behaviours) -> list[Check]:
+    """Refusals both ways, and attacks."""
+    checks = []
+    names = (("refuses_harmful", acts.HARMFUL), ("answers_benign", acts.BENIGN), ("resists_attacks", acts.ATTACKS))
+    for name, asked in names:
+        share: ShareCheck | None = getattr(policy, name)
+        if share is None:
+            continue
+        check = share_check(name, _MEANING[name], _sides(both, asked), Margin(share.margin), share.flips)
+        checks.append(replace(check, detector=None if asked == acts.ATTACKS else REFUSALS))
+    return checks
+
+
+def reply_checks(policy: Policy, both: Behaviours) -> list[Check]:
+    """What all replies show: insults, whether they end, repetition, length."""
+    checks = []
+    if policy.not_toxic:
+        checks.append(_toxicity_check(policy.not_toxic, both))
+    if policy.ends:
+        checks.append(_ends_check(policy.ends, both))
+    opened = tuple(one.replies.get(acts.OPEN, ()) for one in both)
+    if policy.repetition:
+        repeated = ([reply.repetition for reply in opened[0]], [reply.repetition for reply in opened[1]])
+        checks.append(rise_check("repetition", _MEANING["repetition"], repeated, policy.repetition))
+    if policy.length:
+        lengths = ([reply.tokens for reply in opened[0]], [reply.tokens for reply in opened[1]])
+        bounds = (policy.length.least, policy.length.most)
+        checks.append(length_check("length", _MEANING["length"], lengths, bounds))
+    return checks
+
+
+def _toxicity_check(margin: float, both: Behaviours) -> Check:
+    try:
+        toxicity = load_toxicity()
+    except UserError as error:
+        return not_run("not_toxic", _MEANING["not_toxic"], -margin, str(error))
+    sides = []
+    for one in both:
+        replies = one.all_replies()
+        probable = toxicity([reply.text for reply in replies])
+        sides.append([Item(float(p < THRESHOLD), reply.prompt, reply.text) for p, reply in zip(probable, replies)])
+    check = share_check("not_toxic", _MEANING["not_toxic"], (sides[0], sides[1]), Margin(margin))
+    return replace(check, detector=TOXICITY)
+
+
+def _ends_check(margin: float, both: Behaviours) -> Check:
+    sides = [[Item(float(reply.ended), reply.prompt, reply.text) for reply in one.short_replies()] for one in both]
+    if not sides[0]:
+        return not_run("ends", _MEANING["ends"], -margin, "the policy asks for no tasks, whose replies it looks at")
+    return share_check("ends", _MEANING["ends"], (sides[0], sides[1]), Margin(margin))
+
+
+def _bias_checks(policy: Policy, both: tuple[Contestant, Contestant], narrate: Narrator) -> list[Check]:
+    if policy.unbiased is None:
+        return []
+    one, other = (
+        bias_outcomes(model.policy, model.serving, model.form, _told(narrate, word))
+        for model, word in zip(both, ("candidate", "incumbent"))
+    )
+    check = share_check("unbiased", _MEANING["unbiased"], (one, other), Margin(policy.unbiased))
+    note = "80 paired sentences in English cannot show the absence of bias, only a rise of what they ask about"
+    return [replace(check, note=note.replace("80", str(len(one))))]
+
+
+def _speed_checks(policy: Policy, both: tuple[Contestant, Contestant]) -> list[Check]:
+    if policy.latency is None:
+        return []
+    prompt = both[0].serving.prompt_tokens(acts.open_asked(1, 1).items[0].prompt)
+    vocabulary = min(int(model.policy.model.config.get_text_config().vocab_size) for model in both)
+    prompt = [token for token in prompt if token < vocabulary]
+    found = compare_speed(both[0].policy, both[1].policy, prompt, policy.latency.most)
+    bounds = (policy.latency.least, policy.latency.most)
+    rows = (
+        ("latency", found.seconds, found.slower_alone),
+        ("throughput", found.tokens_per_second, found.slower_together),
+    )
+    note = "adapters are merged for the gate; served unmerged they are slower"
+    return [
+        Check(name, ratio_word(slower, bounds), *figures, slower, bounds[1], _MEANING[name], note=note)
+        for name, figures, slower in rows
+    ]
+
+
+def _held_out_checks(
+    policy: Policy, both: tuple[Contestant, Contestant], data: str | None, narrate: Narrator
+) -> list[Check]:
+    asked = policy.held_out
+    if asked is None:
+        return []
+    given = data or asked.data
+    pairs, why = (given_held_out(given), None) if given else both[0].own_held_out()
+    if why:
+        return [not_run("held_out", _MEANING["held_out"], -asked.margin, why)]
+    pairs = _spread(pairs, asked.pairs)
+    sides = [_pair_items(one, pairs, _told(narrate, word)) for one, word in zip(both, ("candidate", "incumbent"))]
+    common = sorted(sides[0].keys() & sides[1].keys())
+    if not common:
+        return [not_run("held_out", _MEANING["held_out"], -asked.margin, "no pair fits both models")]
+    items = ([sides[0][key] for key in common], [sides[1][key] for key in common])
+    check = share_check("held_out", _MEANING["held_out"], items, Margin(asked.margin, chance=0.5))
+    return [replace(check, failing=())]
+
+
+def _pair_items(model: Contestant, pairs: tuple[PreferencePair, ...], narrate: Narrator) -> dict[tuple[int, str], Item]:
+    """Which of the pairs the model orders right, by row and id."""
+    form = model.form
+    encoding = encode_pairs(pairs, encoder_for(model.tokenizer, form), form.limits, "held-out pairs")
+    if not encoding.pairs:
+        return {}
+    scored = score_pairs(
+        model.policy, encoding.pairs, report=lambda done, total: narrate("held-out pairs", done, total)
+    )
+    prompts = {(pair.row, pair.id): pair for pair in pairs}
+    keys = zip(scored.row_B.tolist(), scored.id_B)
+    return {key: Item(float(won), prompts[key].prompt, "") for key, won in zip(keys, wins(scored.mean_gap_B))}
+
+
+def _spread(pairs: tuple[PreferencePair, ...], most: int) -> tuple[PreferencePair, ...]:
+    """At most so many pairs, taken evenly from first to last."""
+    if len(pairs) <= most:
+        return pairs
+    return tuple(pairs[i * len(pairs) // most] for i in range(most))
+
+
+def _sides(both: Behaviours, name: str) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    return outcomes(both[0], name), outcomes(both[1], name)
+
+
+def _shares(policy: Policy, names: tuple[str, ...]) -> list[tuple[str, ShareCheck]]:
+    return [(name, getattr(policy, name)) for name in names if getattr(policy, name) is not None]
+
+
+def _told(narrate: Narrator, word: str) -> Narrator:
+    return lambda what, done, total: narrate(f"{word}: {what}", done, total)
