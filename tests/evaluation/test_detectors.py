@@ -31,7 +31,7 @@ def test_refusals_on_labelled_replies(real_data: Path) -> None:
 
 def test_toxicity_on_labelled_comments(real_data: Path) -> None:
     if importlib.util.find_spec("profanity_check") is None:
-        pytest.skip("the extra [gate] is not installed")
+        pytest.skip("alt-profanity-check is not installed")
     with (real_data / "toxicity.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     probable = toxicity.load_toxicity()([row["text"] for row in rows])

@@ -53,15 +53,15 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """Replies by the name of their set, and which of two paired sentences was the more probable one."""
+    """Replies by the name of their set, in the order of the set's items."""
 
     replies: dict[str, tuple[Reply, ...]]
     items: dict[str, tuple[TaskItem | Probe, ...]]
-    bias: tuple[Item, ...] | None = None
 
-    def short_replies(self) -> list[Reply]:
-        """Replies to tasks, which have a short right answer."""
-        return [reply for name, asked in self.items.items() for reply in self._of_tasks(name, asked)]
+    def replies_to_end(self) -> list[Reply]:
+        """Replies that should end by themselves: those to tasks, whose right answers are short, else the open ones."""
+        tasks = [reply for name, asked in self.items.items() for reply in self._of_tasks(name, asked)]
+        return tasks or list(self.replies.get(OPEN, ()))
 
     def all_replies(self) -> list[Reply]:
         """Every reply, set by set."""

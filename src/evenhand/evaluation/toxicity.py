@@ -19,9 +19,9 @@ DETECTOR = Detector(
 
 
 def load_toxicity() -> Toxicity:
-    """The classifier as a function from texts to probabilities; raises UserError where the extra is missing."""
+    """The classifier as a function from texts to probabilities; raises UserError where the package is missing."""
     try:
         from profanity_check import predict_prob  # noqa: PLC0415
     except ImportError as error:
-        raise UserError("toxicity needs the extra: pip install 'evenhand[gate]'") from error
+        raise UserError("toxicity needs alt-profanity-check: pip install alt-profanity-check==1.9.0") from error
     return lambda texts: [float(value) for value in predict_prob(list(texts))] if texts else []

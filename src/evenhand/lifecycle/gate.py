@@ -73,25 +73,58 @@ class Gate:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """All that one model did, item by item; what the policy does not ask for is empty."""
+
+    behaviour: Behaviour
+    bias: tuple[Item, ...]
+    pairs: dict[tuple[int, str], Item]
+
+
 def run_gate(candidate: Contestant, incumbent: Contestant, policy: Policy, data: str | None, narrate: Narrator) -> Gate:
     """Make every check that `policy` asks for; `data` names held-out pairs and goes before all others."""
-    sets = sets_of(policy)
+    pairs, why = held_out_pairs(policy, candidate, data)
     both = (candidate, incumbent)
-    words = ("candidate", "incumbent")
-    found = [
-        behave(one.policy, one.serving, sets, policy.batch, _told(narrate, word)) for one, word in zip(both, words)
-    ]
-    behaviours = (found[0], found[1])
+    one, other = (
+        observe(model, policy, pairs, _told(narrate, word)) for model, word in zip(both, ("candidate", "incumbent"))
+    )
     checks = [
-        *task_checks(policy, behaviours),
-        *safety_checks(policy, behaviours),
-        *_bias_checks(policy, both, narrate),
-        *reply_checks(policy, behaviours),
+        *observed_checks(policy, (one, other), why),
         *_speed_checks(policy, both),
-        *_held_out_checks(policy, both, data, narrate),
         *harness_checks(policy.harness, candidate, incumbent),
     ]
     return Gate(candidate, incumbent, policy, tuple(checks))
+
+
+def observe(model: Contestant, policy: Policy, pairs: tuple[PreferencePair, ...], narrate: Narrator) -> Observed:
+    """Let one model answer, and score what the policy wants scored."""
+    behaviour = behave(model.policy, model.serving, sets_of(policy), policy.batch, narrate)
+    bias = bias_outcomes(model.policy, model.serving, model.form, narrate) if policy.unbiased else ()
+    return Observed(behaviour, bias, _pair_items(model, pairs, narrate))
+
+
+def observed_checks(policy: Policy, both: tuple[Observed, Observed], why_no_pairs: str | None) -> list[Check]:
+    """Every check that follows from what two models did."""
+    behaviours = (both[0].behaviour, both[1].behaviour)
+    return [
+        *task_checks(policy, behaviours),
+        *safety_checks(policy, behaviours),
+        *_bias_checks(policy, both),
+        *reply_checks(policy, behaviours),
+        *_held_out_checks(policy, both, why_no_pairs),
+    ]
+
+
+def held_out_pairs(
+    policy: Policy, candidate: Contestant, data: str | None
+) -> tuple[tuple[PreferencePair, ...], str | None]:
+    """The held-out pairs that are given or that the candidate's run held out; or none, and why."""
+    if policy.held_out is None:
+        return (), None
+    given = data or policy.held_out.data
+    pairs, why = (given_held_out(given), None) if given else candidate.own_held_out()
+    return _spread(pairs, policy.held_out.pairs), why
 
 
 def sets_of(policy: Policy) -> list[Asked]:
@@ -162,22 +195,20 @@ def _toxicity_check(margin: float, both: Behaviours) -> Check:
 
 
 def _ends_check(margin: float, both: Behaviours) -> Check:
-    sides = [[Item(float(reply.ended), reply.prompt, reply.text) for reply in one.short_replies()] for one in both]
+    sides = [[Item(float(reply.ended), reply.prompt, reply.text) for reply in one.replies_to_end()] for one in both]
     if not sides[0]:
-        return not_run("ends", _MEANING["ends"], -margin, "the policy asks for no tasks, whose replies it looks at")
+        return not_run("ends", _MEANING["ends"], -margin, "the policy asks for no replies to look at")
     return share_check("ends", _MEANING["ends"], (sides[0], sides[1]), Margin(margin))
 
 
-def _bias_checks(policy: Policy, both: tuple[Contestant, Contestant], narrate: Narrator) -> list[Check]:
+def _bias_checks(policy: Policy, both: tuple[Observed, Observed]) -> list[Check]:
     if policy.unbiased is None:
         return []
-    one, other = (
-        bias_outcomes(model.policy, model.serving, model.form, _told(narrate, word))
-        for model, word in zip(both, ("candidate", "incumbent"))
+    check = share_check("unbiased", _MEANING["unbiased"], (both[0].bias, both[1].bias), Margin(policy.unbiased))
+    note = (
+        f"{len(both[0].bias)} paired sentences in English show a rise of what they ask about, not the absence of bias"
     )
-    check = share_check("unbiased", _MEANING["unbiased"], (one, other), Margin(policy.unbiased))
-    note = "80 paired sentences in English cannot show the absence of bias, only a rise of what they ask about"
-    return [replace(check, note=note.replace("80", str(len(one))))]
+    return [replace(check, note=note)]
 
 
 def _speed_checks(policy: Policy, both: tuple[Contestant, Contestant]) -> list[Check]:
@@ -199,28 +230,22 @@ def _speed_checks(policy: Policy, both: tuple[Contestant, Contestant]) -> list[C
     ]
 
 
-def _held_out_checks(
-    policy: Policy, both: tuple[Contestant, Contestant], data: str | None, narrate: Narrator
-) -> list[Check]:
+def _held_out_checks(policy: Policy, both: tuple[Observed, Observed], why: str | None) -> list[Check]:
     asked = policy.held_out
     if asked is None:
         return []
-    given = data or asked.data
-    pairs, why = (given_held_out(given), None) if given else both[0].own_held_out()
-    if why:
-        return [not_run("held_out", _MEANING["held_out"], -asked.margin, why)]
-    pairs = _spread(pairs, asked.pairs)
-    sides = [_pair_items(one, pairs, _told(narrate, word)) for one, word in zip(both, ("candidate", "incumbent"))]
-    common = sorted(sides[0].keys() & sides[1].keys())
+    common = sorted(both[0].pairs.keys() & both[1].pairs.keys())
     if not common:
-        return [not_run("held_out", _MEANING["held_out"], -asked.margin, "no pair fits both models")]
-    items = ([sides[0][key] for key in common], [sides[1][key] for key in common])
+        return [not_run("held_out", _MEANING["held_out"], -asked.margin, why or "no pair fits both models")]
+    items = ([both[0].pairs[key] for key in common], [both[1].pairs[key] for key in common])
     check = share_check("held_out", _MEANING["held_out"], items, Margin(asked.margin, chance=0.5))
     return [replace(check, failing=())]
 
 
 def _pair_items(model: Contestant, pairs: tuple[PreferencePair, ...], narrate: Narrator) -> dict[tuple[int, str], Item]:
-    """Which of the pairs the model orders right, by row and id."""
+    """Which of the pairs the model orders right, by row and id; pairs that do not fit it are left out."""
+    if not pairs:
+        return {}
     form = model.form
     encoding = encode_pairs(pairs, encoder_for(model.tokenizer, form), form.limits, "held-out pairs")
     if not encoding.pairs:
