@@ -18,6 +18,9 @@ def export(
         str, typer.Option(help="Precision of whole weights: auto (the base's own), float32 or bfloat16.")
     ] = "auto",
     key: Annotated[Path | None, typer.Option(help="Private key (PEM, elliptic curve) to sign with.")] = None,
+    serving: Annotated[
+        Path | None, typer.Option(help="Model folder of a server; a difference to its template or tokens is refused.")
+    ] = None,
     push: Annotated[str | None, typer.Option(help="Hub repository to upload to, such as team/harbor.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -31,7 +34,7 @@ def export(
     from evenhand.lifecycle.push import push_folder
 
     output = Output(as_json, quiet)
-    shipped = export_run(run, out, Wanted(merge, gguf, dtype_name(dtype), key), output.say)
+    shipped = export_run(run, out, Wanted(merge, gguf, dtype_name(dtype), key, serving), output.say)
     found = shipped.json()
     words = [f"{out}: {', '.join(shipped.kinds)}, proved; manifest {shipped.manifest_sha256[:16]}"]
     if push is not None:

@@ -12,10 +12,15 @@ from evenhand.cli.output import Output
 def verify(
     folder: Annotated[Path, typer.Argument(help="A folder that `evenhand export` wrote.")],
     key: Annotated[Path | None, typer.Option(help="Public key (PEM) that must have signed it.")] = None,
+    serving: Annotated[
+        Path | None, typer.Option(help="Model folder of a server, whose template and tokens must be the same.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Find every file that was added, removed, changed, renamed or linked since the export; exit 1 if there is one.
+
+    With --serving, also compare what a server feeds and where it stops.
 
     Example: evenhand verify ship/harbor
     """
@@ -26,6 +31,10 @@ def verify(
     found = problems(folder)
     if not found:
         found = signature_problems(folder, key)
+    if not found and serving is not None:
+        from evenhand.lifecycle.parity import serving_problems
+
+        found = serving_problems(folder, serving)
     signed = bool(read_manifest(folder).get("signature")) if not found else None
     lines = [f"{problem.path}: {problem.what}" for problem in found] or [
         f"{folder} is what was shipped" + ("; signed" if signed else "; not signed")

@@ -13,7 +13,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from evenhand.errors import UserError
+from evenhand.errors import ExportError, UserError
 from evenhand.files import as_disk_error, storage_error, sync_directory, write_json, write_whole
 from evenhand.lifecycle import proof
 from evenhand.lifecycle.base import Base, base_of
@@ -21,6 +21,7 @@ from evenhand.lifecycle.bill import bill_of_materials
 from evenhand.lifecycle.card import card_text
 from evenhand.lifecycle.gguf_file import write_gguf
 from evenhand.lifecycle.manifest import write_manifest
+from evenhand.lifecycle.parity import serving_problems
 from evenhand.lifecycle.provenance import FinishedRun, facts_of, read_run
 from evenhand.lifecycle.signature import public_key_of, sign
 from evenhand.model.forward import Policy
@@ -36,12 +37,16 @@ _FREE_SHARE = 1.1  # a little more than the weights themselves
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to write: the adapter, or with `merge` whole weights; `gguf` adds one F16 file; `key` signs it all."""
+    """What to write: the adapter, or with `merge` whole weights; `gguf` asks for one F16 file; `key` signs it all.
+
+    `serving` is the model folder of the server that is to run it, which must feed and stop alike.
+    """
 
     merge: bool = False
     gguf: bool = False
     dtype: DtypeName = "auto"
     key: Path | None = None
+    serving: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +91,14 @@ def export_run(run_folder: Path, out: Path, wanted: Wanted, say: Callable[[str],
     """Write the run's model to `out`, which must not exist; it appears whole and proved, or not at all.
 
     Raises UserError for a run without a finished model or an `out` that exists, ModelError where the base is missing or
-    another one, ExportError where the exported model is not the trained one, StorageError where the disk fails.
+    another one, ExportError where the exported model is not the trained one or the server another one, StorageError where the disk fails.
     """
     run = read_run(run_folder)
     if out.exists() or out.is_symlink():
         raise UserError(f"{out} exists already; choose another --out, or remove it.")
     public_key = public_key_of(wanted.key) if wanted.key else None
+    if wanted.serving and (found := serving_problems(run.model, wanted.serving)):
+        raise ExportError(f"{wanted.serving} would serve it otherwise: {found[0].path} {found[0].what}.")
     trained = _load(run, say)
     staging = out.absolute().with_name(f".{out.name}.staging-{os.getpid()}")
     try:
