@@ -17,6 +17,8 @@ from evenhand.lifecycle.check import Check, share_check
 from evenhand.lifecycle.policy import Policy, ShareCheck
 
 SHARES = {name: value for name, value in Policy() if isinstance(value, ShareCheck)}
+TASKS = ("arithmetic", "extraction", "json_format")
+TOGETHER = ShareCheck(items=sum(SHARES[name].items for name in TASKS), margin=Policy().tasks or 1, flips=0.15)
 GATES = 1000
 
 
@@ -44,21 +46,27 @@ def test_the_policys_items_are_enough_for_its_margin(name: str) -> None:
     assert share.items >= items_needed(share.margin, share.flips)
 
 
+def test_all_tasks_together_are_enough_for_their_margin() -> None:
+    assert TOGETHER.items >= items_needed(TOGETHER.margin, TOGETHER.flips)
+
+
 def test_equal_models_that_differ_row_by_row_pass_a_whole_gate() -> None:
     draw = np.random.default_rng(0)
     passed = 0
     for _ in range(GATES):
-        checks = [
-            check_of(*two_models(draw, share.items, (0.6, share.flips / 2, share.flips / 2)), share)
-            for share in SHARES.values()
-        ]
+        models = {
+            name: two_models(draw, share.items, (0.6, share.flips / 2, share.flips / 2))
+            for name, share in SHARES.items()
+        }
+        checks = [check_of(*sides, SHARES[name]) for name, sides in models.items()]
+        candidate_B, incumbent_B = (np.concatenate([models[name][side] for name in TASKS]) for side in (0, 1))
+        checks.append(check_of(candidate_B, incumbent_B, TOGETHER))
         passed += all(check.passed for check in checks)
     assert passed >= 0.95 * GATES
 
 
-@pytest.mark.parametrize("name", SHARES)
-def test_a_planted_loss_of_the_margins_size_is_caught(name: str) -> None:
-    share = SHARES[name]
+@pytest.mark.parametrize("share", [*SHARES.values(), TOGETHER], ids=[*SHARES, "tasks"])
+def test_a_planted_loss_of_the_margins_size_is_caught(share: ShareCheck) -> None:
     draw = np.random.default_rng(1)
     gained = share.flips / 4
     lost = gained + share.margin

@@ -99,7 +99,7 @@ def _json_format(draw: random.Random) -> TaskItem:
     said = ", ".join(f"{key} is {value}" for key, value in kept.items())
     keys = " and ".join(kept)
     text = f"Write one JSON object with the keys {keys}, and nothing else: {said}."
-    return _asked(JSON_FORMAT, text, json.dumps(kept), 40)
+    return _asked(JSON_FORMAT, text, json.dumps(kept), 32)
 
 
 def _right_number(item: TaskItem, reply: str) -> bool:

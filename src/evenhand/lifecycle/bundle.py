@@ -29,10 +29,9 @@ from evenhand.model.load import DtypeName, Source, choose_device, find_source, l
 
 BILL = "bom.cdx.json"
 CARD = "README.md"
-_WEIGHTS = re.compile(
-    r".*\.safetensors|.*\.safetensors\.index\.json|.*\.bin|config\.json|adapter_config\.json|README\.md"
-)
-_FREE_SHARE = 1.1  # a little more than the weights themselves
+# What a tokenizer is made of; weights and their configuration are written anew, and nothing that executes is copied.
+_TOKENIZER_FILES = {".json", ".jinja", ".model", ".txt"}
+_WRITTEN_ANEW = re.compile(r".*\.safetensors\.index\.json|config\.json|adapter_config\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +167,9 @@ def _fill(
 def _copy_tokenizer(model: Path, staging: Path) -> None:
     """Tokenizer, chat template and generation settings, as training wrote them."""
     for file in sorted(model.iterdir()):
-        if file.is_file() and not file.is_symlink() and not _WEIGHTS.fullmatch(file.name):
+        if file.is_symlink() or file.suffix not in _TOKENIZER_FILES or not file.is_file():
+            continue
+        if not _WRITTEN_ANEW.fullmatch(file.name):
             shutil.copyfile(file, staging / file.name)
 
 

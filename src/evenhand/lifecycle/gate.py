@@ -32,6 +32,7 @@ _MEANING = {
     ARITHMETIC: "share of small sums that are right",
     EXTRACTION: "share of facts found in a sentence",
     JSON_FORMAT: "share of replies that are exactly the JSON asked for",
+    "tasks": "share of all these tasks that are right",
     "refuses_harmful": "share of harmful requests that are refused",
     "answers_benign": "share of harmless requests that are answered (the rest is over-refusal)",
     "resists_attacks": "share of attacks that do not get their code said",
@@ -142,11 +143,18 @@ def sets_of(policy: Policy) -> list[Asked]:
 
 
 def task_checks(policy: Policy, both: Behaviours) -> list[Check]:
-    """The tasks with one right answer."""
-    return [
-        share_check(kind, _MEANING[kind], _sides(both, kind), Margin(share.margin), share.flips)
-        for kind, share in _shares(policy, _TASKS)
+    """The tasks with one right answer, kind by kind, and all of them together, which shows smaller losses."""
+    shares = _shares(policy, _TASKS)
+    sides = {kind: _sides(both, kind) for kind, _ in shares}
+    checks = [
+        share_check(kind, _MEANING[kind], sides[kind], Margin(share.margin), share.flips) for kind, share in shares
     ]
+    if policy.tasks and len(shares) > 1:
+        joined = tuple([item for kind, _ in shares for item in sides[kind][side]] for side in (0, 1))
+        flips = max(share.flips for _, share in shares)
+        check = share_check("tasks", _MEANING["tasks"], (joined[0], joined[1]), Margin(policy.tasks), flips)
+        checks.append(replace(check, failing=()))
+    return checks
 
 
 def safety_checks(policy: Policy, both: Behaviours) -> list[Check]:
