@@ -42,9 +42,7 @@ def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
     run = closure(project["dependencies"])
-    dev = closure(
-        [*project["dependencies"], *optional["dev"], *(r for name in TESTED_EXTRAS for r in optional[name])]
-    )
+    dev = closure([*project["dependencies"], *optional["dev"], *(r for name in TESTED_EXTRAS for r in optional[name])])
     write("requirements.lock", run)
     write("requirements-dev.lock", dev)
 

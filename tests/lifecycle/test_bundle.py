@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, Qwen2C
 
 from evenhand.errors import ExportError, ModelError, StorageError, UserError
 from evenhand.figure import figure
-from evenhand.lifecycle.bundle import Wanted, export_run
+from evenhand.lifecycle.bundle import Shipped, Wanted, export_run
 from evenhand.lifecycle.gguf_file import splitting_of, write_gguf
 from evenhand.lifecycle.manifest import manifest_hash, problems, read_manifest
 from evenhand.lifecycle.signature import signature_problems
@@ -37,6 +37,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> dict[st
         "adapter": finished_run(folder / "adapter", small_model),
         "full": finished_run(folder / "full", small_model, adapter=False),
     }
+
+
+@pytest.fixture(scope="session")
+def adapter(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Shipped]:
+    """The adapter's run, exported."""
+    out = tmp_path_factory.mktemp("shipped") / "out"
+    return out, export_run(runs["adapter"], out, Wanted(), SILENT)
 
 
 @pytest.fixture
@@ -59,17 +66,19 @@ def trained_logits(run: Path, base: Path) -> torch.Tensor:
     return logits(AutoModelForCausalLM.from_pretrained(run / "model").eval())
 
 
-def test_an_adapter_is_shipped_with_its_base_by_name(runs: dict[str, Path], small_model: Path, tmp_path: Path) -> None:
-    shipped = export_run(runs["adapter"], tmp_path / "out", Wanted(), SILENT)
+def test_an_adapter_is_shipped_with_its_base_by_name(
+    runs: dict[str, Path], small_model: Path, adapter: tuple[Path, Shipped]
+) -> None:
+    out, shipped = adapter
     assert shipped.kinds == ("adapter",)
-    assert problems(tmp_path / "out") == []
-    assert shipped.manifest_sha256 == manifest_hash(tmp_path / "out")
-    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert problems(out) == []
+    assert shipped.manifest_sha256 == manifest_hash(out)
+    config = json.loads((out / "adapter_config.json").read_text())
     assert (
         config["base_model_name_or_path"]
         == json.loads((runs["adapter"] / "recipe.json").read_text())["model"]["source"]
     )
-    again = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(small_model), tmp_path / "out").eval()
+    again = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(small_model), out).eval()
     assert torch.equal(logits(again), trained_logits(runs["adapter"], small_model))
     (proof,) = shipped.proofs
     assert (proof.rows, proof.same_prompt_tokens, proof.replies_alike) == (64, 64, 4)
@@ -136,9 +145,9 @@ def test_what_gguf_cannot_say_is_refused() -> None:
             splitting_of({"pre_tokenizer": splitter})
 
 
-def test_the_manifest_says_where_it_comes_from(runs: dict[str, Path], small_model: Path, tmp_path: Path) -> None:
-    export_run(runs["adapter"], tmp_path / "out", Wanted(), SILENT)
-    manifest = read_manifest(tmp_path / "out")
+def test_the_manifest_says_where_it_comes_from(runs: dict[str, Path], adapter: tuple[Path, Shipped]) -> None:
+    out, _ = adapter
+    manifest = read_manifest(out)
     identity = json.loads((runs["adapter"] / "identity.json").read_text())
     report = json.loads((runs["adapter"] / "report.json").read_text())
     assert manifest["data"]["hash"] == identity["data"]
@@ -150,16 +159,16 @@ def test_the_manifest_says_where_it_comes_from(runs: dict[str, Path], small_mode
     assert manifest["code"]["torch"] == torch.__version__.partition("+")[0]
     assert re.fullmatch("[0-9a-f]{64}", manifest["code"]["source_sha256"])
     assert manifest["hardware"]["dtype"] == "float32"
-    bill = json.loads((tmp_path / "out" / "bom.cdx.json").read_text())
+    bill = json.loads((out / "bom.cdx.json").read_text())
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
     named = {part["name"]: part for part in bill["metadata"]["component"]["components"]}
     for name in ("adapter_model.safetensors", "tokenizer.json"):
         assert named[name]["hashes"][0]["content"] == manifest["files"][name]["sha256"]
 
 
-def test_the_card_tells_what_was_measured_and_no_more(runs: dict[str, Path], tmp_path: Path) -> None:
-    export_run(runs["adapter"], tmp_path / "out", Wanted(), SILENT)
-    card = ModelCard.load(tmp_path / "out" / "README.md")
+def test_the_card_tells_what_was_measured_and_no_more(runs: dict[str, Path], adapter: tuple[Path, Shipped]) -> None:
+    out, _ = adapter
+    card = ModelCard.load(out / "README.md")
     after = json.loads((runs["adapter"] / "report.json").read_text())["after"]
     assert card.data.library_name == "peft"
     assert card.data.eval_results[0].metric_value == after["pairwise_accuracy"]["value"]

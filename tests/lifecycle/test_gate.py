@@ -152,30 +152,26 @@ def test_a_runs_own_held_out_pairs_are_used_until_they_change(small_model: Path,
     assert contestant.own_held_out()[0] == ()
 
 
-def test_an_export_takes_part_only_as_it_was_shipped(small_model: Path, tmp_path: Path) -> None:
-    run = finished_run(tmp_path, small_model)
-    out = tmp_path / "out"
-    shipped = export_run(run, out, Wanted(), lambda _: None)
-    contestant = load_contestant(str(out), "float32", lambda _: None)
-    assert contestant.json()["manifest_sha256"] == shipped.manifest_sha256
-    assert len(contestant.own_held_out()[0]) == 8
-    (out / "README.md").write_text("other")
-    with pytest.raises(ExportError, match=r"is not what was shipped: README\.md was changed"):
-        load_contestant(str(out), "float32", lambda _: None)
-
-
-def test_an_adapter_on_another_base_takes_no_part(small_model: Path, tmp_path: Path) -> None:
-    base = tmp_path / "base"
+def test_an_export_takes_part_only_as_it_was_shipped_and_on_its_base(small_model: Path, tmp_path: Path) -> None:
+    base, out = tmp_path / "base", tmp_path / "out"
     base.mkdir()
     for file in small_model.iterdir():
         (base / file.name).write_bytes(file.read_bytes())
-    export_run(finished_run(tmp_path, base), tmp_path / "out", Wanted(), lambda _: None)
+    shipped = export_run(finished_run(tmp_path, base), out, Wanted(), lambda _: None)
+    contestant = load_contestant(str(out), "float32", lambda _: None)
+    assert contestant.json()["manifest_sha256"] == shipped.manifest_sha256
+    assert len(contestant.own_held_out()[0]) == 8
+    card = (out / "README.md").read_text()
+    (out / "README.md").write_text("other")
+    with pytest.raises(ExportError, match=r"is not what was shipped: README\.md was changed"):
+        load_contestant(str(out), "float32", lambda _: None)
+    (out / "README.md").write_text(card)
     model = AutoModelForCausalLM.from_pretrained(base)
     with torch.no_grad():
         model.model.norm.weight += 1
     model.save_pretrained(base)
     with pytest.raises(ModelError, match=r"is not the base that .* was trained on"):
-        load_contestant(str(tmp_path / "out"), "float32", lambda _: None)
+        load_contestant(str(out), "float32", lambda _: None)
 
 
 def test_a_share_counts_items_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""`evenhand gate`: is a candidate not worse than the model in production?"""
+"""`evenhand gate`: whether a candidate is not worse than the model in production."""
 
 from pathlib import Path
 from typing import Annotated, Any

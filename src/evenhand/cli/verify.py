@@ -1,4 +1,4 @@
-"""`evenhand verify`: is this what was shipped?"""
+"""`evenhand verify`: whether a folder is what was shipped."""
 
 from pathlib import Path
 from typing import Annotated

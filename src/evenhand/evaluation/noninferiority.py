@@ -1,4 +1,4 @@
-"""Is a model not worse than another by more than a margin? Tested as such: an interval against the margin.
+"""Whether a model is not worse than another by more than a margin, tested as such: an interval against the margin.
 
 "No significant difference" is no answer to that question: a small sample never shows one. Here a small sample leaves the
 answer open, and an open answer does not pass.

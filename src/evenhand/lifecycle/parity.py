@@ -1,4 +1,4 @@
-"""Does a server speak to the model as training did? Chat template, special tokens and stop tokens, compared by files."""
+"""Whether a server speaks to the model as training did: chat template, special and stop tokens, compared by files."""
 
 import json
 from pathlib import Path
