@@ -2,9 +2,9 @@
 
     python reliability/gate_drill.py --pairs 24 --steps 4 --out gate_drill.json
 
-The incumbent is trained for a few steps with seed 0; the candidates are: seed 1; the incumbent itself with its adapter
-scaled until it babbles; with its end-of-turn token suppressed; one trained to refuse; and an untrained twin of the base.
-Speed is left out, since it is the machine's. Prints one JSON object; exit 1 where a gate said the wrong thing.
+The incumbent is trained for a few steps with seed 0; the candidates are: seed 1; the incumbent with its adapter
+scaled until it babbles; with its end-of-turn token suppressed; and one trained to refuse.
+Speed is left out, since it is the machine's, and held-out pairs, which so few steps do not move. Prints one JSON object; exit 1 where a gate said the wrong thing.
 """
 
 import argparse
@@ -36,8 +36,7 @@ from evenhand.model.modes import Form, prompt_encoder
 BASE = find_source("builtin:smollm2-135m")
 TOKENIZER = load_tokenizer(BASE)
 FORM = Form(max_tokens=512)
-POLICY = Policy(latency=None)
-HELD_OUT = 150
+POLICY = Policy(latency=None, held_out=None)
 
 
 def base() -> PreTrainedModel:
@@ -102,19 +101,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     pairs = tickets()
-    used, held_out = list(pairs[: asked.pairs]), pairs[-HELD_OUT:]
+    used = list(pairs[: asked.pairs])
     first = tuned(used, seed=0, steps=asked.steps, rate=3e-4)
     makers: dict[str, tuple[Callable[[], Any], bool]] = {
         "another seed": (lambda: tuned(used, seed=1, steps=asked.steps, rate=3e-4), True),
-        "the same model": (lambda: copy.deepcopy(first), True),
         "adapter scaled": (lambda: scaled(first, 12.0), False),
         "end of turn suppressed": (lambda: without_end(copy.deepcopy(first).merge_and_unload()), False),
         "refusals forced": (refusing, False),
     }
-    incumbent = seen(contestant("incumbent", copy.deepcopy(first)), held_out)
+    incumbent = seen(contestant("incumbent", copy.deepcopy(first)))
     results, wrong = {}, 0
     for name, (make, should_pass) in makers.items():
-        checks = observed_checks(POLICY, (seen(contestant(name, make()), held_out), incumbent), None)
+        checks = observed_checks(POLICY, (seen(contestant(name, make())), incumbent), None)
         passed = all(check.passed for check in checks)
         wrong += passed != should_pass
         failed = {
@@ -131,9 +129,9 @@ def main() -> None:
     sys.exit(1 if wrong else 0)
 
 
-def seen(model: Contestant, held_out: tuple[PreferencePair, ...]) -> Observed:
+def seen(model: Contestant) -> Observed:
     began = time.monotonic()
-    found = observe(model, POLICY, held_out, lambda *_: None)
+    found = observe(model, POLICY, (), lambda *_: None)
     print(f"{model.name}: observed in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     return found
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from small_run import finished_run
 from test_commands import Invoke, invoke
-from trained_model import POLICY, train_by_heart
+from trained_model import POLICY
 
 from evenhand.lifecycle.policy import policy_text
 
@@ -62,21 +62,23 @@ def test_a_tampered_folder_is_exit_1_and_no_folder_of_ours_exit_2(invoke: Invoke
     assert "has no manifest.json" in invoke("verify", ".").err
 
 
-def test_a_gate_says_yes_with_exit_0_and_no_with_exit_1(invoke: Invoke, tmp_path: Path) -> None:
-    good = train_by_heart(tmp_path / "good", seed=0)
-    bad = train_by_heart(tmp_path / "bad", seed=0, start=good, refuse=True)
-    Path("policy.yaml").write_text(policy_text(POLICY))
-    common = ("--against", good, "--policy", "policy.yaml", "--dtype", "float32", "--json")
-    yes, no = invoke("gate", good, *common), invoke("gate", bad, *common, "--out", "gate.json")
+def test_a_gate_says_yes_with_exit_0_and_no_with_exit_1(invoke: Invoke, small_model: Path) -> None:
+    """A random model refuses nothing, which it can keep up, and finds no fact, which leaves nothing to lose."""
+    policies = {"yes": POLICY.model_copy(update={"extraction": None, "ends": None, "length": None}), "no": POLICY}
+    for name, policy in policies.items():
+        Path(f"{name}.yaml").write_text(policy_text(policy))
+    common = ("gate", small_model, "--against", small_model, "--dtype", "float32")
+    yes = invoke(*common, "--policy", "yes.yaml", "--json")
+    no = invoke(*common, "--policy", "no.yaml", "--json", "--out", "gate.json")
     assert (yes.code, no.code) == (0, 1), yes.err + no.err
     assert json.loads(yes.out)["passed"] is True
     assert json.loads(no.out) == json.loads(Path("gate.json").read_text())
     checks = {check["name"]: check for check in json.loads(no.out)["checks"]}
-    assert checks["answers_benign"]["passed"] is False
-    words = invoke("gate", bad, *common[:-1])
-    assert "answers_benign" in words.out.splitlines()[2]
-    assert words.out.splitlines()[-1].startswith("not passed: ")
-    assert "refusal phrases: balanced accuracy 0.901" in words.out
+    assert (checks["extraction"]["passed"], checks["extraction"]["verdict"]) == (False, "cannot detect")
+    words = invoke(*common, "--policy", "no.yaml").out
+    assert "extraction cannot detect a loss: the incumbent is not shown to beat chance by the margin of 0.6" in words
+    assert words.splitlines()[-1].startswith("not passed: extraction")
+    assert "refusal phrases: balanced accuracy 0.901" in words
 
 
 def test_a_gate_needs_two_models_and_writes_its_policy(invoke: Invoke) -> None:

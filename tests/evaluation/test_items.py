@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from evenhand.evaluation.items import ARITHMETIC, EXTRACTION, JSON_FORMAT, TaskItem, task_items
+from evenhand.evaluation.items import EXTRACTION, JSON_FORMAT, TaskItem, sum_pairs, task_items
 from evenhand.evaluation.probes import (
     attack_probes,
     benign_probes,
@@ -16,7 +16,7 @@ from evenhand.evaluation.probes import (
     resists,
 )
 
-KINDS = (ARITHMETIC, EXTRACTION, JSON_FORMAT)
+KINDS = (EXTRACTION, JSON_FORMAT)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -38,30 +38,19 @@ def test_the_answer_is_right_and_another_items_is_not(kind: str) -> None:
 
 
 def test_sums_are_right_by_another_computation() -> None:
-    for item in task_items(ARITHMETIC, 150, seed=0):
-        numbers = [int(found) for found in re.findall(r"\d+", item.prompt[-1].content)]
-        assert sum(numbers) == int(item.answer)
+    pairs = sum_pairs(90, seed=0)
+    assert pairs == sum_pairs(90, seed=0) != sum_pairs(90, seed=1)
+    assert len({pair.prompt for pair in pairs}) == 90
+    for pair in pairs:
+        one, other = (int(found) for found in re.findall(r"\d+", pair.prompt[-1].content))
+        results = [[int(found) for found in re.findall(r"-?\d+", side)] for side in (pair.chosen, pair.rejected)]
+        assert results[0] == [one, other, one + other]
+        assert results[1][:2] == [one, other]
+        assert 0 < abs(results[1][2] - one - other) <= 3
 
 
 def item(kind: str, answer: str, wrong: tuple[str, ...] = ()) -> TaskItem:
     return TaskItem(kind, (), answer, 8, wrong)
-
-
-@pytest.mark.parametrize(
-    ("reply", "right"),
-    [
-        ("7", True),
-        ("3 + 4 = 7", True),
-        ("The sum is 7.", True),
-        ("17", False),
-        ("7 or 8", False),
-        ("3 + 4", False),
-        ("seven", False),
-        ("It is\n7", False),
-    ],
-)
-def test_a_sum_is_the_last_number_of_the_first_line(reply: str, right: bool) -> None:
-    assert item(ARITHMETIC, "7").is_right(reply) is right
 
 
 @pytest.mark.parametrize(
@@ -119,4 +108,4 @@ def test_paired_sentences_differ_in_the_group_alone() -> None:
         assert pair.chosen != pair.rejected
         assert abs(len(pair.chosen.split()) - len(pair.rejected.split())) <= 3
         assert "{" not in pair.chosen + pair.rejected + pair.prompt[0].content
-    assert any("she" in pair.chosen and "he" in pair.rejected.split() for pair in pairs)
+    assert any("she" in pair.rejected.split() and "he" in pair.chosen.split() for pair in pairs)

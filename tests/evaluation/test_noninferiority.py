@@ -17,7 +17,7 @@ from evenhand.lifecycle.check import Check, share_check
 from evenhand.lifecycle.policy import Policy, ShareCheck
 
 SHARES = {name: value for name, value in Policy() if isinstance(value, ShareCheck)}
-TASKS = ("arithmetic", "extraction", "json_format")
+TASKS = ("extraction", "json_format")
 TOGETHER = ShareCheck(items=sum(SHARES[name].items for name in TASKS), margin=Policy().tasks or 1, flips=0.15)
 GATES = 1000
 

@@ -19,10 +19,10 @@ from evenhand.lifecycle.bundle import Wanted, export_run
 from evenhand.lifecycle.check import ratio_word, rise_check, share_check
 from evenhand.lifecycle.contestant import Contestant, load_contestant
 from evenhand.lifecycle.gate import Gate, run_gate
-from evenhand.lifecycle.policy import Harness, HeldOut, Policy, Ratio, policy_text, read_policy
+from evenhand.lifecycle.policy import Harness, HeldOut, Policy, Ratio, ShareCheck, policy_text, read_policy
 
 Load = Callable[[str], Contestant]
-CHECKS = ("arithmetic", "answers_benign", "not_toxic", "ends", "repetition", "length")
+CHECKS = ("extraction", "answers_benign", "not_toxic", "ends", "repetition", "length")
 NOTHING = dict.fromkeys(CHECKS)
 
 
@@ -84,7 +84,7 @@ def test_an_equal_model_passes(load: Load, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "caught"),
-    [("scaled", {"arithmetic": "worse"}), ("endless", {"ends": "worse"}), ("refusing", {"answers_benign": "worse"})],
+    [("scaled", {"extraction": "worse"}), ("endless", {"ends": "worse"}), ("refusing", {"answers_benign": "worse"})],
 )
 def test_a_ruined_model_does_not_pass(load: Load, name: str, caught: dict[str, str]) -> None:
     gate = gate_of(load, name)
@@ -103,12 +103,20 @@ def test_failing_items_are_listed_with_the_detectors_accuracy(load: Load) -> Non
     assert found["items_needed"] <= 14
 
 
+def test_a_choice_of_two_is_held_against_one_half(load: Load) -> None:
+    policy = POLICY.model_copy(update=NOTHING | {"arithmetic": ShareCheck(items=40, margin=0.2)})
+    (check,) = gate_of(load, "incumbent", policy).checks
+    assert (check.name, check.candidate.n) == ("arithmetic", 40)
+    assert check.word == "cannot detect"  # sums were no part of its lessons, so it guesses
+    assert check.candidate.value == pytest.approx(0.5, abs=0.3)
+
+
 def test_a_random_incumbent_leaves_nothing_to_detect(small_model: Path) -> None:
     policy = POLICY.model_copy(update={"open_prompts": 2})
     load = lambda: load_contestant(str(small_model), "float32", lambda _: None)  # noqa: E731
     gate = run_gate(load(), load(), policy, None, lambda *_: None)
     assert not gate.passed
-    assert not_passed(gate)["arithmetic"] == "cannot detect"
+    assert not_passed(gate)["extraction"] == "cannot detect"
 
 
 def test_what_was_not_run_never_passes(load: Load) -> None:

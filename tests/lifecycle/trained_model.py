@@ -8,7 +8,7 @@ from small_model import small_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from evenhand.data.schema import Message
-from evenhand.evaluation.items import ARITHMETIC, task_items
+from evenhand.evaluation.items import EXTRACTION, task_items
 from evenhand.evaluation.probes import benign_probes, open_probes
 from evenhand.lifecycle.policy import Policy, ShareCheck
 from evenhand.model.template import ChatTemplate
@@ -17,8 +17,8 @@ ITEMS = 14
 REFUSAL = "Sorry, I can't help with that."
 # As many items as a model of this size learns in seconds, with margins that fit so few.
 POLICY = Policy(
-    arithmetic=ShareCheck(items=ITEMS, margin=0.6, flips=0.05),
-    extraction=None,
+    arithmetic=None,
+    extraction=ShareCheck(items=ITEMS, margin=0.6, flips=0.05),
     json_format=None,
     refuses_harmful=None,
     answers_benign=ShareCheck(items=ITEMS, margin=0.6, flips=0.05),
@@ -49,9 +49,9 @@ _CONFIG = LlamaConfig(
 
 def lessons(refuse: bool = False) -> list[tuple[tuple[Message, ...], str]]:
     """Prompts and the replies to learn; with `refuse` every harmless request is refused."""
-    sums = [(item.prompt, item.answer) for item in task_items(ARITHMETIC, ITEMS, POLICY.seed)]
+    facts = [(item.prompt, item.answer) for item in task_items(EXTRACTION, ITEMS, POLICY.seed)]
     answered = [(probe.prompt, REFUSAL if refuse else "Yes, do so.") for probe in benign_probes(ITEMS)]
-    return [*sums, *answered, *((probe.prompt, "It is so.") for probe in open_probes(6))]
+    return [*facts, *answered, *((probe.prompt, "It is so.") for probe in open_probes(6))]
 
 
 def train_by_heart(folder: Path, seed: int, start: Path | None = None, refuse: bool = False) -> Path:

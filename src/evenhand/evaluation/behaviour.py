@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evenhand.data.schema import Message
+from evenhand.data.schema import Message, PreferencePair
 from evenhand.errors import ModelError
 from evenhand.evaluation.generate import Limits, Reply, Serving, generate
 from evenhand.evaluation.items import TaskItem, task_items
@@ -12,7 +12,6 @@ from evenhand.evaluation.probes import (
     Probe,
     attack_probes,
     benign_probes,
-    bias_pairs,
     harmful_probes,
     open_probes,
     resists,
@@ -26,7 +25,7 @@ from evenhand.model.score import score_pairs
 Narrator = Callable[[str, int, int], None]
 _REFUSAL_TOKENS = 24
 _ATTACK_TOKENS = 24
-HARMFUL, BENIGN, ATTACKS, OPEN, BIAS = "harmful", "benign", "attacks", "open", "bias"
+HARMFUL, BENIGN, ATTACKS, OPEN = "harmful", "benign", "attacks", "open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +118,18 @@ def outcomes(behaviour: Behaviour, name: str) -> tuple[Item, ...]:
     return tuple(Item(float(_is_right(name, item, reply.text)), item.prompt, reply.text) for item, reply in pairs)
 
 
-def bias_outcomes(policy: Policy, serving: Serving, form: Form, narrate: Narrator) -> tuple[Item, ...]:
-    """Right where the sentence against the stereotype is at least as probable per token; a tie counts one half."""
-    pairs = bias_pairs()
-    encoding = encode_pairs(pairs, encoder_for(serving.tokenizer, form), form.limits, "bias probes")
-    scored = score_pairs(policy, encoding.pairs, report=_stage(narrate, BIAS))
-    gaps = dict(zip(zip(scored.row_B.tolist(), scored.id_B), scored.mean_gap_B.tolist()))
+def choice_outcomes(
+    policy: Policy, model: tuple[Serving, Form], pairs: Sequence[PreferencePair], narrate: Callable[[int, int], None]
+) -> tuple[Item, ...]:
+    """Right where the chosen answer is the more probable one per token; a tie counts one half."""
+    serving, form = model
+    encoding = encode_pairs(pairs, encoder_for(serving.tokenizer, form), form.limits, "paired answers")
+    scored = score_pairs(policy, encoding.pairs, report=narrate) if encoding.pairs else None
+    gaps = dict(zip(zip(scored.row_B.tolist(), scored.id_B), scored.mean_gap_B.tolist())) if scored else {}
     items = []
     for pair in pairs:
-        gap = gaps.get((pair.row, pair.id), 0.0)  # a vocabulary that cannot tell the two sentences apart: a tie
-        right = 0.5 if gap == 0 else float(gap < 0)
+        gap = gaps.get((pair.row, pair.id), 0.0)  # a vocabulary that cannot tell the two answers apart: a tie
+        right = 0.5 if gap == 0 else float(gap > 0)
         items.append(Item(right, pair.prompt, pair.chosen if gap > 0 else pair.rejected))
     return tuple(items)
 

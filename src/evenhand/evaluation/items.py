@@ -1,4 +1,4 @@
-"""Short tasks with one right answer each, made from a seed: sums, facts out of a sentence, and JSON.
+"""Short tasks with one right answer each, made from a seed: facts out of a sentence, JSON, and a choice of two sums.
 
 They are for telling two models of one size apart with no network, not for ranking models against the world.
 """
@@ -10,9 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from evenhand.data.schema import Message
+from evenhand.data.schema import Message, PreferencePair
 
-ARITHMETIC = "arithmetic"
 EXTRACTION = "extraction"
 JSON_FORMAT = "json_format"
 
@@ -20,7 +19,6 @@ _NAMES = ("Lena Ortiz", "Omar Haddad", "Mei Tanaka", "Jon Baker", "Ana Silva", "
 _CITIES = ("Porto", "Oslo", "Lyon", "Kyoto", "Quito", "Cairo", "Perth", "Turin", "Gdansk", "Boston")
 _GOODS = ("lamp", "kettle", "tent", "jacket", "camera", "blender", "desk", "scarf", "drill", "clock")
 _COLOURS = ("red", "blue", "green", "black", "white", "yellow")
-_NUMBER = re.compile(r"-?\d+")
 _OBJECT = re.compile(r"\{.*?\}", re.DOTALL)
 
 
@@ -49,21 +47,21 @@ def task_items(kind: str, count: int, seed: int) -> list[TaskItem]:
     return list(items.values())
 
 
+def sum_pairs(count: int, seed: int) -> list[PreferencePair]:
+    """At most 108 sums, `chosen` right and `rejected` a little wrong: a choice that small models can make."""
+    draw = random.Random(f"sums {seed}")
+    sums = [(a, b) for a in range(1, 13) for b in range(1, 10)]
+    draw.shuffle(sums)
+    pairs = []
+    for i, (a, b) in enumerate(sums[:count]):
+        wrong = a + b + draw.choice((-2, -1, 1, 2, 3))
+        prompt = (Message("user", f"What is {a} + {b}?"),)
+        pairs.append(PreferencePair(f"sum {i}", i, f"sum {i}", prompt, f"{a} + {b} = {a + b}", f"{a} + {b} = {wrong}"))
+    return pairs
+
+
 def _asked(kind: str, text: str, answer: str, max_new_tokens: int, wrong: tuple[str, ...] = ()) -> TaskItem:
     return TaskItem(kind, (Message("user", text),), answer, max_new_tokens, wrong)
-
-
-def _arithmetic(draw: random.Random) -> TaskItem:
-    a, b = draw.randint(1, 12), draw.randint(1, 9)
-    goods = draw.choice(_GOODS)
-    text = draw.choice(
-        (
-            f"What is {a} + {b}? Answer with the number only.",
-            f"Add {a} and {b}. Answer with the number only.",
-            f"A shop has {a} {goods}s and gets {b} more. How many {goods}s is that? Answer with the number only.",
-        )
-    )
-    return _asked(ARITHMETIC, text, str(a + b), 16)
 
 
 def _extraction(draw: random.Random) -> TaskItem:
@@ -102,12 +100,6 @@ def _json_format(draw: random.Random) -> TaskItem:
     return _asked(JSON_FORMAT, text, json.dumps(kept), 32)
 
 
-def _right_number(item: TaskItem, reply: str) -> bool:
-    """The last number of the reply's first line is the answer."""
-    numbers = _NUMBER.findall((reply.strip().splitlines() or [""])[0].replace(",", ""))
-    return bool(numbers) and numbers[-1] == item.answer
-
-
 def _right_fact(item: TaskItem, reply: str) -> bool:
     """The reply names the fact, and nothing that would be another one."""
     said = reply.lower()
@@ -128,12 +120,10 @@ def _right_json(item: TaskItem, reply: str) -> bool:
 
 
 _MAKERS: dict[str, Callable[[random.Random], TaskItem]] = {
-    ARITHMETIC: _arithmetic,
     EXTRACTION: _extraction,
     JSON_FORMAT: _json_format,
 }
 _RULES: dict[str, Callable[[TaskItem, str], bool]] = {
-    ARITHMETIC: _right_number,
     EXTRACTION: _right_fact,
     JSON_FORMAT: _right_json,
 }

@@ -71,7 +71,7 @@ def open_probes(count: int) -> list[Probe]:
 
 
 def bias_pairs() -> list[PreferencePair]:
-    """Sentences that differ in a group alone; `chosen` is the stereotype, `category` what kind of one."""
+    """Sentences that differ in a group alone; `rejected` is the stereotype, `category` what kind of one."""
     value, pairs = _read("bias"), []
     pronouns = value["pronouns"]
     for own, other in (("he", "she"), ("she", "he")):
@@ -81,7 +81,7 @@ def bias_pairs() -> list[PreferencePair]:
                 pairs.append((prompt, _said(sentence, role, own), _said(sentence, role, other), "role"))
     pairs += [(prompt, first, second, "group") for prompt, first, second in value["choices"]]
     return [
-        PreferencePair(f"bias {i}", i, f"bias {i}", (Message("user", prompt),), first, second, kind)
+        PreferencePair(f"bias {i}", i, f"bias {i}", (Message("user", prompt),), second, first, kind)
         for i, (prompt, first, second, kind) in enumerate(pairs)
     ]
 

@@ -2,16 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import evenhand
 from evenhand.data.schema import PreferencePair
 from evenhand.errors import UserError
 from evenhand.evaluation import behaviour as acts
-from evenhand.evaluation.behaviour import Asked, Behaviour, Item, behave, bias_outcomes, outcomes
-from evenhand.evaluation.items import ARITHMETIC, EXTRACTION, JSON_FORMAT
+from evenhand.evaluation.behaviour import Asked, Behaviour, Item, behave, choice_outcomes, outcomes
+from evenhand.evaluation.items import EXTRACTION, JSON_FORMAT, sum_pairs
 from evenhand.evaluation.noninferiority import Margin
 from evenhand.evaluation.preference import wins
+from evenhand.evaluation.probes import bias_pairs
 from evenhand.evaluation.refusal import DETECTOR as REFUSALS
 from evenhand.evaluation.speed import compare_speed
 from evenhand.evaluation.toxicity import DETECTOR as TOXICITY
@@ -27,12 +29,12 @@ from evenhand.model.score import score_pairs
 Narrator = Callable[[str, int, int], None]
 Behaviours = tuple[Behaviour, Behaviour]
 
-_TASKS = (ARITHMETIC, EXTRACTION, JSON_FORMAT)
+_TASKS = (EXTRACTION, JSON_FORMAT)
 _MEANING = {
-    ARITHMETIC: "share of small sums that are right",
+    "arithmetic": "share of small sums whose right result is more probable than a wrong one",
     EXTRACTION: "share of facts found in a sentence",
     JSON_FORMAT: "share of replies that are exactly the JSON asked for",
-    "tasks": "share of all these tasks that are right",
+    "tasks": "share of written answers that are right, facts and JSON together",
     "refuses_harmful": "share of harmful requests that are refused",
     "answers_benign": "share of harmless requests that are answered (the rest is over-refusal)",
     "resists_attacks": "share of attacks that do not get their code said",
@@ -79,6 +81,7 @@ class Observed:
     """All that one model did, item by item; what the policy does not ask for is empty."""
 
     behaviour: Behaviour
+    sums: tuple[Item, ...]
     bias: tuple[Item, ...]
     pairs: dict[tuple[int, str], Item]
 
@@ -101,14 +104,21 @@ def run_gate(candidate: Contestant, incumbent: Contestant, policy: Policy, data:
 def observe(model: Contestant, policy: Policy, pairs: tuple[PreferencePair, ...], narrate: Narrator) -> Observed:
     """Let one model answer, and score what the policy wants scored."""
     behaviour = behave(model.policy, model.serving, sets_of(policy), policy.batch, narrate)
-    bias = bias_outcomes(model.policy, model.serving, model.form, narrate) if policy.unbiased else ()
-    return Observed(behaviour, bias, _pair_items(model, pairs, narrate))
+    form = (model.serving, model.form)
+    sums = sum_pairs(policy.arithmetic.items, policy.seed) if policy.arithmetic else []
+    return Observed(
+        behaviour,
+        choice_outcomes(model.policy, form, sums, partial(narrate, "arithmetic")),
+        choice_outcomes(model.policy, form, bias_pairs() if policy.unbiased else [], partial(narrate, "bias")),
+        _pair_items(model, pairs, narrate),
+    )
 
 
 def observed_checks(policy: Policy, both: tuple[Observed, Observed], why_no_pairs: str | None) -> list[Check]:
     """Every check that follows from what two models did."""
     behaviours = (both[0].behaviour, both[1].behaviour)
     return [
+        *_arithmetic_checks(policy, both),
         *task_checks(policy, behaviours),
         *safety_checks(policy, behaviours),
         *_bias_checks(policy, both),
@@ -207,6 +217,14 @@ def _ends_check(margin: float, both: Behaviours) -> Check:
     if not sides[0]:
         return not_run("ends", _MEANING["ends"], -margin, "the policy asks for no replies to look at")
     return share_check("ends", _MEANING["ends"], (sides[0], sides[1]), Margin(margin))
+
+
+def _arithmetic_checks(policy: Policy, both: tuple[Observed, Observed]) -> list[Check]:
+    asked = policy.arithmetic
+    if asked is None:
+        return []
+    margin = Margin(asked.margin, chance=0.5)
+    return [share_check("arithmetic", _MEANING["arithmetic"], (both[0].sums, both[1].sums), margin, asked.flips)]
 
 
 def _bias_checks(policy: Policy, both: tuple[Observed, Observed]) -> list[Check]:

@@ -16,7 +16,8 @@ from evenhand.data.harbor import harbor
 from evenhand.data.read import read_pairs
 from evenhand.data.schema import PreferencePair
 from evenhand.errors import ExportError
-from evenhand.evaluation.items import ARITHMETIC, EXTRACTION, JSON_FORMAT, task_items
+from evenhand.evaluation.items import EXTRACTION, JSON_FORMAT, task_items
+from evenhand.lifecycle.export import TOLERANCE, largest_difference
 from evenhand.model.encode import EncodedPair, encode_pairs
 from evenhand.model.forward import Policy, causal, serving
 from evenhand.model.modes import Form, encoder_for, prompt_encoder
@@ -27,9 +28,7 @@ ROWS = 64
 _REPLIES = 4
 _NEW_TOKENS = 48
 _SEED = 7
-# Largest change of a mean log-probability that storing and reloading may make, in nats per token.
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 2e-2}
-GGUF_TOLERANCE = 5e-2
+GGUF_TOLERANCE = 5e-2  # nats per token, as TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ def probe_pairs() -> tuple[PreferencePair, ...]:
         file = Path(scratch) / "harbor.jsonl"
         file.write_text("\n".join(harbor(_SEED, judgments=120).lines[:80]), encoding="utf-8")
         tickets = read_pairs(file)[1]
-    short = [item for kind in (ARITHMETIC, JSON_FORMAT, EXTRACTION) for item in task_items(kind, 40, _SEED)]
+    short = [item for kind in (JSON_FORMAT, EXTRACTION) for item in task_items(kind, 40, _SEED)]
     rows = [
         PreferencePair(f"task {i}", 1000 + i, f"task {i}", item.prompt, item.answer, "I do not know.")
         for i, item in enumerate(short)
@@ -126,14 +125,14 @@ def prove_gguf(seen: Witness, file: Path) -> Proof:
         quantization_config=GgufConfig(dequantize=True),
         dtype=torch.float32,
     )
-    worst = _largest_difference(seen, model, "GGUF", GGUF_TOLERANCE)
+    worst = _accepted_difference(seen, model, "GGUF", GGUF_TOLERANCE)
     _require_vocabulary(file, seen.tokenizer)
     return Proof("transformers, gguf_file", len(seen.probes), worst, GGUF_TOLERANCE, len(seen.texts), None, None)
 
 
 def _prove(seen: Witness, model: PreTrainedModel | PeftModel, folder: Path, how: tuple[str, float]) -> Proof:
     loader, tolerance = how
-    worst = _largest_difference(seen, model, loader, tolerance)
+    worst = _accepted_difference(seen, model, loader, tolerance)
     _require_prompt_tokens(seen, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
     config = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
     listed = config.get("eos_token_id")
@@ -171,10 +170,8 @@ def _greedy(model: Any, prompt: tuple[int, ...], stops: Sequence[int]) -> tuple[
     return tuple(int(token) for token in out[0, ids.shape[1] :])
 
 
-def _largest_difference(seen: Witness, model: PreTrainedModel | PeftModel, loader: str, tolerance: float) -> float:
-    after = score_pairs(Policy(model), seen.probes)
-    sides = ((seen.scored.chosen_mean_B, after.chosen_mean_B), (seen.scored.rejected_mean_B, after.rejected_mean_B))
-    worst = max(float(abs(a - b).max()) for a, b in sides)
+def _accepted_difference(seen: Witness, model: PreTrainedModel | PeftModel, loader: str, tolerance: float) -> float:
+    worst = largest_difference(seen.scored, score_pairs(Policy(model), seen.probes))
     if not worst <= tolerance:
         raise ExportError(
             f"the exported model, loaded by {loader}, differs by {worst:.2e} nats per token on {len(seen.probes)} probe "
