@@ -1,5 +1,7 @@
 """Tasks of lm-evaluation-harness as checks of a gate, where a policy names some and the extra is installed."""
 
+import sys
+from contextlib import redirect_stdout
 from typing import Any
 
 from evenhand.evaluation.behaviour import Item
@@ -43,9 +45,10 @@ def _samples(lm_eval: Any, asked: Harness, model: Contestant) -> dict[str, dict[
 
     manager = TaskManager(include_path=asked.include_path)
     wrapped = HFLM(pretrained=model.policy.model, tokenizer=model.tokenizer, backend="causal")
-    found = lm_eval.simple_evaluate(
-        model=wrapped, tasks=list(asked.tasks), limit=asked.limit, task_manager=manager, log_samples=True
-    )
+    with redirect_stdout(sys.stderr):  # the library prints, and stdout is for results
+        found = lm_eval.simple_evaluate(
+            model=wrapped, tasks=list(asked.tasks), limit=asked.limit, task_manager=manager, log_samples=True
+        )
     return {task: _items(samples) for task, samples in found["samples"].items()}
 
 
