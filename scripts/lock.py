@@ -12,7 +12,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-TESTED_TRACKERS = ("tensorboard", "mlflow", "wandb", "trackio")
+TESTED_EXTRAS = ("tensorboard", "mlflow", "wandb", "trackio", "sign", "serve")
 
 
 def closure(wanted: list[str]) -> dict[str, str]:
@@ -42,9 +42,7 @@ def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
     run = closure(project["dependencies"])
-    dev = closure(
-        [*project["dependencies"], *optional["dev"], *(r for name in TESTED_TRACKERS for r in optional[name])]
-    )
+    dev = closure([*project["dependencies"], *optional["dev"], *(r for name in TESTED_EXTRAS for r in optional[name])])
     write("requirements.lock", run)
     write("requirements-dev.lock", dev)
 

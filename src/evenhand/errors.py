@@ -74,6 +74,10 @@ class ExportError(EvenhandError):
     """An exported model is not the model that was trained; nothing was published."""
 
 
+class RegistryError(EvenhandError):
+    """A registry says no, or is not what its own log says; nothing was changed."""
+
+
 class InterruptedRun(EvenhandError):
     """A signal stopped the run after its state was saved."""
 

@@ -11,7 +11,10 @@ from evenhand.cli.convert import convert
 from evenhand.cli.curate import curate
 from evenhand.cli.demo import demo
 from evenhand.cli.evaluate import evaluate
+from evenhand.cli.export import export
+from evenhand.cli.gate import gate
 from evenhand.cli.init import init
+from evenhand.cli.registry import registry_app
 from evenhand.cli.score import score
 from evenhand.cli.train import train
 from evenhand.cli.verify import verify
@@ -26,8 +29,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, init, audit, curate, convert, verify, train, score, evaluate):
+for command in (demo, init, audit, curate, convert, train, score, evaluate, export, verify, gate):
     app.command()(command)
+
+
+app.add_typer(registry_app)
 
 
 def run() -> None:

@@ -19,7 +19,8 @@ from evenhand.evaluation.evaluate import Asking, HeldOut, Narrator, evaluate_pol
 from evenhand.evaluation.preference import PairTraits
 from evenhand.evaluation.replies import read_replies, write_replies
 from evenhand.evaluation.report import DataFacts, Evaluated, Report, write_report
-from evenhand.files import canonical_json, held, sha256, sha256_file, write_json
+from evenhand.files import held, write_json
+from evenhand.lifecycle.base import weights_hash
 from evenhand.lifecycle.export import export_model
 from evenhand.lifecycle.validator import Validator, start_of
 from evenhand.model.forward import Policy, causal
@@ -78,7 +79,7 @@ def align(recipe: Recipe, folder: Path, tell: Telling, allowed: tuple[str, ...] 
         source = _source(recipe, ranks)
         texts = read_texts(recipe.data)
         tokenizer = load_tokenizer(source)
-        model_hash = ranks.from_first(_model_hash(source) if ranks.first else None)
+        model_hash = ranks.from_first(weights_hash(source) if ranks.first else None)
         identity = identity_of(recipe, {"model": model_hash, "data": texts.hash}, tokenizer)
         if ranks.from_first(_is_done(folder, identity)):
             tell.say(f"{folder} is done already; nothing to do.")
@@ -146,12 +147,6 @@ def identity_of(recipe: Recipe, hashes: dict[str, str], tokenizer: PreTrainedTok
         "tokenizer": tokenizer_fingerprint(tokenizer),
         "template": template_fingerprint(tokenizer, recipe.form),
     }
-
-
-def _model_hash(source: Source) -> str:
-    files = sorted([*source.folder.glob("*.safetensors"), source.folder / "config.json"])
-    parts = [sha256_file(file) for file in files if file.exists()]
-    return sha256(canonical_json([*parts, _model_hash(source.base) if source.base else None]))
 
 
 def _is_done(folder: Path, identity: dict[str, str]) -> bool:

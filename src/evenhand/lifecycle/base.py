@@ -1,0 +1,53 @@
+"""The base model that a run started from: by name, revision and hash, and never by one machine's folder."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evenhand.errors import ModelError
+from evenhand.files import canonical_json, sha256, sha256_file
+from evenhand.model.load import Source, find_source
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """`name` is what a recipe calls it; `revision` is a hub's commit; `origin` is where a built-in one comes from."""
+
+    name: str
+    sha256: str
+    revision: str | None = None
+    origin: dict[str, Any] | None = None
+
+    def json(self) -> dict[str, Any]:
+        """The base as a manifest states it."""
+        return {"name": self.name, "sha256": self.sha256, "revision": self.revision, "origin": self.origin}
+
+
+def weights_hash(source: Source) -> str:
+    """One hash of the weights and configuration behind `source`, an adapter's base included."""
+    files = sorted([*source.folder.glob("*.safetensors"), source.folder / "config.json"])
+    parts = [sha256_file(file) for file in files if file.exists()]
+    return sha256(canonical_json([*parts, weights_hash(source.base) if source.base else None]))
+
+
+def base_of(name: str, expected_sha256: str) -> tuple[Base, Source]:
+    """The base that `name` means here; raises ModelError where it is missing or has other weights than expected."""
+    source = find_source(name)
+    found = weights_hash(source)
+    if found != expected_sha256:
+        raise ModelError(
+            f"{name} is not the base that was trained on: its weights hash to {found[:16]} and the run's to "
+            f"{expected_sha256[:16]}; get that revision of the base back."
+        )
+    return Base(name, found, _revision(source.folder), _origin(source.folder)), source
+
+
+def _revision(folder: Path) -> str | None:
+    """The commit, where the folder is a hub's snapshot."""
+    return folder.name if folder.parent.name == "snapshots" else None
+
+
+def _origin(folder: Path) -> dict[str, Any] | None:
+    file = folder / "origin.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None

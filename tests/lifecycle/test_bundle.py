@@ -1,0 +1,256 @@
+"""A finished run becomes a folder that neighbours load, that proves itself, and that names no machine."""
+
+import importlib.util
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import gguf
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from small_model import listening
+from small_run import finished_run
+from test_export import small_disk
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, Qwen2Config, Qwen2ForCausalLM
+
+from evenhand.errors import ExportError, ModelError, StorageError, UserError
+from evenhand.figure import figure
+from evenhand.lifecycle.bundle import Shipped, Wanted, export_run
+from evenhand.lifecycle.gguf_file import splitting_of, write_gguf
+from evenhand.lifecycle.manifest import manifest_hash, problems, read_manifest
+from evenhand.lifecycle.signature import signature_problems
+
+__all__ = ["small_disk"]
+SILENT = listening()[0].say
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> dict[str, Path]:
+    """A run of an adapter and one of all weights."""
+    folder = tmp_path_factory.mktemp("runs")
+    return {
+        "adapter": finished_run(folder / "adapter", small_model),
+        "full": finished_run(folder / "full", small_model, adapter=False),
+    }
+
+
+@pytest.fixture(scope="session")
+def adapter(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Shipped]:
+    """The adapter's run, exported."""
+    out = tmp_path_factory.mktemp("shipped") / "out"
+    return out, export_run(runs["adapter"], out, Wanted(), SILENT)
+
+
+@pytest.fixture
+def run(runs: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy of the adapter's run, to be spoilt."""
+    subprocess.run(["cp", "-r", runs["adapter"], tmp_path / "run"], check=True)
+    return tmp_path / "run"
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model(input_ids=torch.arange(3, 40)[None]).logits
+    return found
+
+
+def trained_logits(run: Path, base: Path) -> torch.Tensor:
+    """The run's own model, by PEFT and transformers alone."""
+    if (run / "model" / "adapter_config.json").exists():
+        return logits(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), run / "model").eval())
+    return logits(AutoModelForCausalLM.from_pretrained(run / "model").eval())
+
+
+def test_an_adapter_is_shipped_with_its_base_by_name(
+    runs: dict[str, Path], small_model: Path, adapter: tuple[Path, Shipped]
+) -> None:
+    out, shipped = adapter
+    assert shipped.kinds == ("adapter",)
+    assert problems(out) == []
+    assert shipped.manifest_sha256 == manifest_hash(out)
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert (
+        config["base_model_name_or_path"]
+        == json.loads((runs["adapter"] / "recipe.json").read_text())["model"]["source"]
+    )
+    again = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(small_model), out).eval()
+    assert torch.equal(logits(again), trained_logits(runs["adapter"], small_model))
+    (proof,) = shipped.proofs
+    assert (proof.rows, proof.same_prompt_tokens, proof.replies_alike) == (64, 64, 4)
+    assert proof.largest_difference <= 1e-4
+
+
+@pytest.mark.parametrize("kind", ["adapter", "full"])
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
+def test_merged_weights_are_the_trained_models(
+    runs: dict[str, Path], small_model: Path, tmp_path: Path, kind: str, dtype: Any
+) -> None:
+    shipped = export_run(runs[kind], tmp_path / "out", Wanted(merge=True, dtype=dtype), SILENT)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.dtype == (torch.bfloat16 if dtype == "bfloat16" else torch.float32)
+    assert model.generation_config.eos_token_id == 2
+    tolerance = 0.3 if dtype == "bfloat16" else 1e-4
+    assert torch.allclose(logits(model.float().eval()), trained_logits(runs[kind], small_model), atol=tolerance)
+    assert shipped.proofs[0].largest_difference <= (2e-2 if dtype == "bfloat16" else 1e-4)
+    turns = [{"role": "user", "content": "Where is my parcel?"}]
+    one, other = (AutoTokenizer.from_pretrained(f) for f in (tmp_path / "out", small_model))
+    assert one.apply_chat_template(turns, tokenize=False) == other.apply_chat_template(turns, tokenize=False)
+
+
+def test_a_gguf_gives_the_same_numbers(runs: dict[str, Path], small_model: Path, tmp_path: Path) -> None:
+    shipped = export_run(runs["adapter"], tmp_path / "out", Wanted(gguf=True), SILENT)
+    assert shipped.kinds == ("gguf",)
+    assert shipped.proofs[0].largest_difference <= 5e-2
+    (file,) = (tmp_path / "out").glob("*.gguf")
+    settings = GgufConfig(dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, quantization_config=settings, dtype=torch.float32
+    )
+    assert torch.allclose(logits(model.eval()), trained_logits(runs["adapter"], small_model), atol=0.05)
+    fields = gguf.GGUFReader(file).fields
+    assert fields["tokenizer.ggml.eos_token_id"].contents() == 2
+    assert fields["tokenizer.ggml.pre"].contents() == "gpt-2"
+    assert "<|im_start|>" in fields["tokenizer.chat_template"].contents()
+    kinds = fields["tokenizer.ggml.token_type"].contents()
+    assert [kinds[i] for i in range(4)] == [3, 3, 3, 1]
+
+
+def test_a_qwen2_gguf_keeps_its_biases(tmp_path: Path, small_model: Path) -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = Qwen2ForCausalLM(
+        Qwen2Config(vocab_size=400, num_key_value_heads=2, tie_word_embeddings=True, **sizes)
+    ).eval()
+    for name, weight in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(weight)
+    write_gguf(model, AutoTokenizer.from_pretrained(small_model), frozenset({2}), tmp_path / "m.gguf")
+    again = AutoModelForCausalLM.from_pretrained(
+        tmp_path, gguf_file="m.gguf", quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+    )
+    assert torch.allclose(logits(again.eval()), logits(model), atol=0.01)
+
+
+def test_what_gguf_cannot_say_is_refused() -> None:
+    digits = {"type": "Digits", "individual_digits": True}
+    bytes_ = {"type": "ByteLevel", "use_regex": True}
+    assert splitting_of({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [digits, bytes_]}}) == "smollm"
+    for splitter in ({"type": "Whitespace"}, {"type": "Sequence", "pretokenizers": [bytes_, digits]}, None):
+        with pytest.raises(ExportError, match="no GGUF is written for a vocabulary that splits text by"):
+            splitting_of({"pre_tokenizer": splitter})
+
+
+def test_the_manifest_says_where_it_comes_from(runs: dict[str, Path], adapter: tuple[Path, Shipped]) -> None:
+    out, _ = adapter
+    manifest = read_manifest(out)
+    identity = json.loads((runs["adapter"] / "identity.json").read_text())
+    report = json.loads((runs["adapter"] / "report.json").read_text())
+    assert manifest["data"]["hash"] == identity["data"]
+    assert (manifest["data"]["rows_in"], manifest["data"]["rows_used"]) == (26, 26)
+    assert manifest["base"]["sha256"] == identity["model"]
+    assert manifest["recipe"] == json.loads((runs["adapter"] / "recipe.json").read_text())
+    assert manifest["results"]["after"] == report["after"]
+    assert manifest["seeds"] == {"training": 0, "split": 0}
+    assert manifest["code"]["torch"] == torch.__version__.partition("+")[0]
+    assert re.fullmatch("[0-9a-f]{64}", manifest["code"]["source_sha256"])
+    assert manifest["hardware"]["dtype"] == "float32"
+    bill = json.loads((out / "bom.cdx.json").read_text())
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    named = {part["name"]: part for part in bill["metadata"]["component"]["components"]}
+    for name in ("adapter_model.safetensors", "tokenizer.json"):
+        assert named[name]["hashes"][0]["content"] == manifest["files"][name]["sha256"]
+
+
+def test_the_card_tells_what_was_measured_and_no_more(runs: dict[str, Path], adapter: tuple[Path, Shipped]) -> None:
+    out, _ = adapter
+    card = ModelCard.load(out / "README.md")
+    after = json.loads((runs["adapter"] / "report.json").read_text())["after"]
+    assert card.data.library_name == "peft"
+    assert card.data.eval_results[0].metric_value == after["pairwise_accuracy"]["value"]
+    text = card.text
+    for words in ("| beta | 2 |", "| margin | 0.5 |", "| paper gamma | 1 |", "| licence | not recorded |"):
+        assert words in text
+    assert figure(after["pairwise_accuracy"]).words() in text
+    assert figure(after["slices"]["longer_side"]["chosen_shorter"]).words() in text
+    assert "Drift from the base on other tasks: not measured" in text
+
+
+def test_a_signature_fits_one_key_and_these_files(runs: dict[str, Path], tmp_path: Path) -> None:
+    if importlib.util.find_spec("model_signing") is None:
+        pytest.skip("the extra [sign] is not installed")
+    keys = {}
+    for name in ("mine", "other"):
+        private, public = tmp_path / f"{name}.pem", tmp_path / f"{name}.pub"
+        curve = ["openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", str(private)]
+        subprocess.run(curve, check=True)
+        subprocess.run(["openssl", "ec", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
+        keys[name] = (private, public)
+    out = tmp_path / "out"
+    assert export_run(runs["adapter"], out, Wanted(key=keys["mine"][0]), SILENT).signed
+    assert problems(out) == signature_problems(out, keys["mine"][1]) == signature_problems(out, None) == []
+    (wrong,) = signature_problems(out, keys["other"][1])
+    assert "another key" in wrong.what
+    with pytest.raises(UserError, match="is no private key"):
+        export_run(runs["adapter"], tmp_path / "two", Wanted(key=keys["mine"][1]), SILENT)
+    (out / "README.md").write_text("changed")
+    assert "does not fit the files" in signature_problems(out, None)[0].what
+    (out / "model.sig").unlink()
+    assert "model.sig" in [problem.path for problem in problems(out)]
+    assert not (tmp_path / "two").exists()
+
+
+def refused(run: Path, out: Path, error: type[Exception], said: str) -> None:
+    """The export is refused in a sentence, and nothing is left where it would have been."""
+    before = sorted(out.parent.iterdir())
+    with pytest.raises(error, match=said):
+        export_run(run, out, Wanted(), SILENT)
+    assert sorted(out.parent.iterdir()) == before
+
+
+def test_a_run_that_has_not_finished_is_refused(run: Path, tmp_path: Path) -> None:
+    (run / "done.json").unlink()
+    refused(run, tmp_path / "out", UserError, "has not finished; run `evenhand train` again")
+    refused(tmp_path / "no-run", tmp_path / "out", UserError, "is not a folder")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", tmp_path / "out", UserError, "holds no recipe.json")
+
+
+def test_a_target_that_exists_is_refused(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    refused(run, tmp_path / "out", UserError, "exists already")
+
+
+def test_a_base_that_is_missing_or_another_one_is_refused(run: Path, small_model: Path, tmp_path: Path) -> None:
+    recipe = json.loads((run / "recipe.json").read_text())
+    recipe["model"]["source"] = str(tmp_path / "gone")
+    del recipe["objective"]["paper_gamma"]
+    (run / "recipe.json").write_text(json.dumps(recipe))
+    refused(run, tmp_path / "out", ModelError, "gone is not a folder")
+    subprocess.run(["cp", "-r", small_model, tmp_path / "gone"], check=True)
+    weights = load_file(tmp_path / "gone" / "model.safetensors")
+    weights["model.norm.weight"][0] += 1
+    save_file(weights, tmp_path / "gone" / "model.safetensors", metadata={"format": "pt"})
+    refused(run, tmp_path / "out", ModelError, "is not the base that was trained on: its weights hash to")
+
+
+def test_an_export_that_differs_is_not_published(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evenhand.lifecycle.bundle._save_adapter", spoilt_adapter)
+    refused(run, tmp_path / "out", ExportError, r"loaded by PEFT, differs by .* nothing was published")
+
+
+def spoilt_adapter(trained: Any, staging: Path) -> None:
+    """As a storage that flips a bit would save it."""
+    weights = load_file(trained.run.model / "adapter_model.safetensors")
+    name = next(name for name in weights if "lora_B" in name)
+    weights[name] += 0.5
+    save_file(weights, staging / "adapter_model.safetensors")
+    (staging / "adapter_config.json").write_bytes((trained.run.model / "adapter_config.json").read_bytes())
+
+
+def test_a_full_disk_leaves_nothing(runs: dict[str, Path], small_disk: Path) -> None:
+    refused(runs["full"], small_disk / "out", StorageError, "No space left")
