@@ -96,7 +96,8 @@ def test_nothing_executes_what_it_reads() -> None:
                     found.append((path.name, ast.unparse(node)))
                 case ast.keyword(arg="weights_only", value=ast.Constant(value=False)):
                     found.append((path.name, ast.unparse(node)))
-    assert not found
+    # Ranks watch one another over a connection that carries no data.
+    assert found == [("lifeline.py", "import socket")]
 
 
 def test_every_module_imports_on_its_own() -> None:
