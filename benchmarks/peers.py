@@ -1,233 +1,186 @@
-"""evenhand beside TRL's CPOTrainer on the same pairs, weights and machine: pairs per second and memory.
+"""evenhand beside its peers' own code on the same pairs, weights and machine: pairs per second, memory, use of the peak.
 
-python benchmarks/peers.py --data ../shared/data/chat_pairs.json [--pairs 8] [--rounds 3] [--out peers.json]
+python benchmarks/peers.py [--work chat|short|dialogue|ranked|scoring] [--ideas] [--out peers.json]
+python benchmarks/peers.py --device cuda --model 1.2b
 
-Every contender runs in a process of its own, in turns; each process warms up on one step and measures the next. TRL is
-given its best micro-batch, found first. Prints a Markdown table with medians; --out keeps every number.
+Every contender runs in a process of its own, in turns; each process warms up on one step and measures those after it.
+TRL is given its best precision and micro-batch, found first. Prints a Markdown table with medians; --out keeps every
+number, and a second start goes on where the first one ended.
 """
 
 import argparse
 import json
-import os
-import platform
-import resource
-import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-BETA, MARGIN, RANK, ALPHA, MAX_TOKENS = 2.0, 0.5, 16, 32, 2048
+import torch
+
+from contenders import Setting, run
+from evenhand.files import write_json
+from ideas import IDEAS
+from machine import Memory, describe, peak_flops
+from table import table
+from work import BUILTIN, KINDS, SHAPES, data_folder, load, useful_flops, work
+
+Turn = dict[str, Any]
+PASSES = {"scoring": 1, "lora": 2, "full": 3}
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--model", default="builtin:smollm2-135m")
-    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
-    parser.add_argument("--pairs", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--trl-micro-batches", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parsed()
     if options.worker:
-        sys.stdout.write(json.dumps(work(options)) + "\n")
+        print(json.dumps(turn(options, json.loads(options.worker))))
         return
     found = compare(options)
-    if options.out:
-        options.out.write_text(json.dumps(found, indent=2) + "\n")
     print(table(found))
 
 
+def parsed() -> argparse.Namespace:
+    """The command line, with what depends on device and model filled in."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", choices=KINDS, default="chat")
+    parser.add_argument("--data", type=Path, default=data_folder(), help="folder of real preference data")
+    parser.add_argument("--model", default=BUILTIN, help=f"a folder, {BUILTIN}, or a shape: {', '.join(SHAPES)}")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--train", choices=["lora", "full"], help="left out: full for 1.2b, else lora")
+    parser.add_argument("--pairs", type=int, help="pairs a step; left out: 4, on ranked work 6, on CUDA 24")
+    parser.add_argument("--steps", type=int, help="measured steps of a turn; left out: 1, on CUDA 3")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--micro-batches", type=int, nargs="+", help="pairs at once that padded contenders try")
+    parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16"], help="precisions that TRL tries")
+    parser.add_argument("--budget", type=int, help="evenhand's tokens per micro-batch; left out: its own choice")
+    parser.add_argument("--seconds", type=float, help="start no turn after so many; left out: 480 on CUDA, else none")
+    parser.add_argument("--ideas", action="store_true", help="evenhand with one idea taken away at a time")
+    parser.add_argument("--out", type=Path, help="JSON of all turns; those in it are not run again")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    cuda = options.device == "cuda"
+    if cuda and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no CUDA device here")
+    options.train = options.train or ("full" if options.model == "1.2b" else "lora")
+    options.pairs = options.pairs or (24 if cuda else 6 if options.work == "ranked" else 4)
+    options.steps = options.steps or (3 if cuda else 1)
+    options.micro_batches = options.micro_batches or ([1, 2, 4, 8] if cuda else [1, 2, 4])
+    options.dtypes = options.dtypes or (["bfloat16"] if cuda else ["float32", "bfloat16"])
+    options.seconds = options.seconds or (480.0 if cuda else float("inf"))
+    if options.work == "ranked" and options.pairs % 6:
+        parser.error(f"--pairs {options.pairs}: an item of ranked work has 6 pairs; give a multiple of 6")
+    return options
+
+
 def compare(options: argparse.Namespace) -> dict[str, Any]:
-    """TRL's best micro-batch, then all contenders in turns."""
-    trials = {f"trl:{n}": measured(options, f"trl:{n}") for n in options.trl_micro_batches if options.pairs % n == 0}
-    best = max(trials, key=lambda name: trials[name].get("pairs_per_second", 0.0))
-    runs: dict[str, list[dict[str, Any]]] = {best: [trials[best]], "evenhand packed": [], "evenhand": []}
-    for turn in range(options.rounds):
-        for name, results in runs.items():
-            if len(results) <= turn:
-                results.append(measured(options, name))
-    return {
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "system": platform.platform()},
-        "pairs": options.pairs,
-        "rounds": options.rounds,
-        "data": Path(options.data).name,
-        "trials": trials,
-        "runs": runs,
-    }
-
-
-def measured(options: argparse.Namespace, worker: str) -> dict[str, Any]:
-    """One process's numbers; one that dies, for want of memory say, gives none."""
-    command = [sys.executable, __file__, "--data", options.data, "--model", options.model, "--dtype", options.dtype]
-    command += ["--pairs", str(options.pairs), "--worker", worker]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    print(f"{worker}: {lines[-1] if lines else f'exit {done.returncode}'}", file=sys.stderr)
-    return json.loads(lines[-1]) if lines else {"exit": done.returncode}
-
-
-def table(found: dict[str, Any]) -> str:
-    """Medians as Markdown, TRL as one."""
-    runs = {name: [run for run in results if "pairs_per_second" in run] for name, results in found["runs"].items()}
-    speed = {name: statistics.median(run["pairs_per_second"] for run in results) for name, results in runs.items()}
-    base = next(name for name in speed if name.startswith("trl"))
-    lines = [
-        f"{found['data']}, {found['pairs']} pairs a step, {found['machine']['cores']} cores, {runs[base][0]['dtype']}, "
-        f"median of {found['rounds']}",
-        "",
-        "| contender | pairs/s | times TRL | peak memory above the weights, MiB | mean loss |",
-        "|---|---|---|---|---|",
-    ]
-    for name, results in runs.items():
-        memory = statistics.median(run["memory_above_weights"] for run in results) / 2**20
-        loss = results[0]["loss"]
-        lines.append(f"| {name} | {speed[name]:.3f} | {speed[name] / speed[base]:.2f} | {memory:.0f} | {loss:.4f} |")
-    return "\n".join(lines)
-
-
-def work(options: argparse.Namespace) -> dict[str, Any]:
-    """What a contender's process does."""
-    import torch
-
-    from evenhand.data.read import read_pairs
-    from evenhand.model.encode import encode_pairs
-    from evenhand.model.load import choose_device, choose_dtype, find_source, load_model, load_tokenizer
-    from evenhand.model.modes import Form, encoder_for
-
-    source = find_source(options.model)
-    tokenizer = load_tokenizer(source)
-    device = choose_device()
-    dtype = choose_dtype(options.dtype, device)
-    model = load_model(source, dtype, device)
-    # The same tokens for all: those that TRL makes.
-    form = Form(MAX_TOKENS, compat="trl")
-    pairs = read_pairs(options.data)[1][: 2 * options.pairs]
-    encoded = encode_pairs(pairs, encoder_for(tokenizer, form), form.limits, "data").pairs
-    weights = resident() if device.type == "cpu" else torch.cuda.memory_allocated()
-    if options.worker.startswith("trl"):
-        micro = int(options.worker.partition(":")[2])
-        seconds, loss = run_trl(model, tokenizer, pairs, (options.pairs, micro))
+    """All turns, alternating; TRL's and Liger's trials first."""
+    kept = Kept(options)
+    choice = {"dtype": options.dtypes[0], "micro": 1}
+    names: list[str]
+    if options.ideas:
+        names = list(IDEAS)
+    elif options.work == "scoring":
+        names = ["full", "LoRA", "scoring"]
     else:
-        seconds, loss = run_evenhand(model, encoded, options.pairs, options.worker != "evenhand packed")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated()
+        names = ["TRL", "Liger", "without sharing", "evenhand"]
+        names[2:2] = ["each pair alone"] if options.work == "ranked" else []
+    chosen = dict.fromkeys(names, choice)
+    if "TRL" in names:
+        chosen["TRL"] = best(kept, "TRL", [{"dtype": d, "micro": 1} for d in options.dtypes])
+        dtype = chosen["TRL"]["dtype"]
+        sizes = [{"dtype": dtype, "micro": n} for n in options.micro_batches if options.pairs % n == 0]
+        chosen = {name: {"dtype": dtype, "micro": 1} for name in names}
+        chosen |= {name: best(kept, name, sizes) for name in ("TRL", "Liger")}
+    for number in range(options.rounds):
+        for name in names:
+            kept.measured(name, chosen[name], number)
+    return kept.found | {"chosen": chosen}
+
+
+def best(kept: "Kept", name: str, settings: list[Turn]) -> Turn:
+    """The fastest setting; where none has the memory, the fastest that recomputes activations."""
+    for more in ({}, {"checkpoint": True}):
+        tried = [setting | more for setting in settings]
+        speeds = [kept.measured(name, setting, 0).get("pairs_per_second", 0.0) for setting in tried]
+        if max(speeds):
+            return tried[speeds.index(max(speeds))]
+        if not all(kept.measured(name, setting, 0).get("out_of_memory") for setting in tried):
+            break
+    return settings[0]
+
+
+class Kept:
+    """The turns so far, in the file that `--out` names."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.began = options, time.monotonic()
+        names = ("work", "model", "device", "train", "pairs", "steps", "budget")
+        same = {name: getattr(options, name) for name in names}
+        self.found: dict[str, Any] = {"setting": same, "machine": describe(torch.device(options.device)), "turns": []}
+        if options.out and options.out.exists():
+            before = json.loads(options.out.read_text())
+            if before["setting"] != same or before["machine"]["versions"] != self.found["machine"]["versions"]:
+                raise SystemExit(f"{options.out} holds turns of another setting or version; name another file.")
+            self.found = before
+
+    def measured(self, name: str, choice: Turn, number: int) -> Turn:
+        """This turn's numbers: the kept ones, else those of a new process."""
+        label = {"name": name, "choice": choice, "round": number}
+        for done in self.found["turns"]:
+            if {key: done[key] for key in label} == label:
+                return dict(done)
+        if time.monotonic() - self.began > self.options.seconds:
+            return label | {"error": "not run: out of time"}
+        found = label | self.process(name, choice)
+        self.found["turns"].append(found)
+        if self.options.out:
+            write_json(self.options.out, self.found)
+        return found
+
+    def process(self, name: str, choice: Turn) -> Turn:
+        """Run one contender; a process that dies is recorded by what it said last."""
+        given = self.options
+        command = [sys.executable, __file__, "--worker", json.dumps({"name": name} | choice)]
+        for option in ("work", "data", "model", "device", "train", "pairs", "steps", "budget"):
+            if getattr(given, option) is not None:
+                command += [f"--{option}", str(getattr(given, option))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+        print(f"{name} {choice}: {lines[-1] if lines else f'exit {done.returncode}'}", file=sys.stderr)
+        if lines:
+            return dict(json.loads(lines[-1]))
+        said = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+        # A process killed by the kernel for want of memory says nothing and ends with signal 9.
+        return {"error": said, "out_of_memory": done.returncode == -9}
+
+
+def turn(options: argparse.Namespace, choice: Turn) -> Turn:
+    """What a contender's process does."""
+    device, dtype = torch.device(options.device), getattr(torch, choice["dtype"])
+    name = choice["name"]
+    steps = work(options.work, options.model, (options.pairs, options.steps), options.data)
+    model = load(options.model, dtype, device)
+    passes = PASSES[{"scoring": "scoring", "LoRA": "lora", "full": "full"}.get(name, options.train)]
+    flops = sum(useful_flops(model, pairs, passes) for pairs in steps.steps[1:])
+    setting = Setting(options.train, choice["micro"], options.budget, choice.get("checkpoint", False))
+    memory = Memory(device)
+    try:
+        seconds, loss = run(name, model, steps, setting)
+    except ImportError as error:
+        return {"error": f"cannot run here: {error}"}
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        return {"error": str(error).splitlines()[0], "out_of_memory": True}
+    above = memory.peak()
     return {
-        "pairs_per_second": options.pairs / seconds,
-        "memory_above_weights": peak - weights,
+        "pairs_per_second": options.pairs * options.steps / sum(seconds),
+        "seconds": seconds,
+        "memory_above_weights": above,
         "loss": loss,
-        "dtype": str(dtype).removeprefix("torch."),
-        "torch": torch.__version__,
+        "useful_flops": flops / sum(seconds),
+        "peak_flops": peak_flops(dtype, device),
+        "dtype": choice["dtype"],
+        "mean_tokens": steps.means,
     }
-
-
-def run_evenhand(model: Any, encoded: Any, pairs: int, share: bool) -> tuple[float, float]:
-    """Seconds of the second step, and its loss."""
-    from evenhand.model.adapter import Adapter
-    from evenhand.model.pack import pack
-    from evenhand.objectives.simpo import SimPO
-    from evenhand.training.loop import budget_for
-    from evenhand.training.optim import MasterAdamW
-    from evenhand.training.plan import micro_batches
-    from evenhand.training.share import Share
-    from evenhand.training.step import train_step
-    from evenhand.training.train import Training, make_policy
-
-    settings = Training(batch_pairs=pairs, steps=2, learning_rate=1e-9, seed=0)
-    policy = make_policy(model, Adapter(RANK, ALPHA), settings)
-    policy.train()
-    objective = SimPO(BETA, MARGIN)
-    optimizer = MasterAdamW(policy, 0.0)
-    seconds, loss = 0.0, 0.0
-    for step in range(2):
-        batch = encoded[step * pairs : (step + 1) * pairs]
-        began = time.perf_counter()
-        micro = micro_batches(batch, budget_for(settings, policy.device))[0]
-        if share:
-            loss = train_step(policy, objective, optimizer, Share.alone(micro), (1e-9, 1.0)).loss
-        else:  # the same step with every sequence laid out whole
-            loss = 0.0
-            for part in micro:
-                share_of_loss = objective(policy(pack(part, share=False))).sum() / pairs
-                share_of_loss.backward()
-                loss += float(share_of_loss)
-            optimizer.gradient_norm(1.0)
-            optimizer.step(1e-9)
-        seconds = time.perf_counter() - began
-    return seconds, loss
-
-
-def run_trl(model: Any, tokenizer: Any, pairs: Any, sizes: tuple[int, int]) -> tuple[float, float]:
-    """The same through CPOTrainer: loss_type simpo, no NLL term, gamma in reward units."""
-    from datasets import Dataset
-    from peft import LoraConfig
-    from torch.utils.data import SequentialSampler
-    from transformers import TrainerCallback
-    from trl.experimental.cpo import CPOConfig, CPOTrainer
-
-    batch, micro = sizes
-
-    class Clock(TrainerCallback):
-        def __init__(self) -> None:
-            self.began, self.seconds, self.loss = 0.0, 0.0, 0.0
-
-        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-            self.began = time.perf_counter()
-
-        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            self.seconds = time.perf_counter() - self.began
-
-        def on_log(self, *args: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-            if logs and "loss" in logs:
-                self.loss = float(logs["loss"])
-
-    class InOrder(CPOTrainer):
-        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-            return SequentialSampler(self.train_dataset)
-
-    keys = ("prompt", "chosen", "rejected")
-    rows = [{key: value for key, value in pair.json().items() if key in keys} for pair in pairs]
-    clock = Clock()
-    with TemporaryDirectory() as folder:
-        arguments = CPOConfig(
-            output_dir=folder,
-            loss_type="simpo",
-            cpo_alpha=0.0,
-            beta=BETA,
-            simpo_gamma=BETA * MARGIN,
-            max_length=MAX_TOKENS,
-            per_device_train_batch_size=micro,
-            gradient_accumulation_steps=batch // micro,
-            max_steps=2,
-            learning_rate=1e-9,
-            logging_steps=1,
-            report_to="none",
-            save_strategy="no",
-            bf16=False,
-            use_cpu=model.device.type == "cpu",
-            gradient_checkpointing=False,
-        )
-        trainer = InOrder(
-            model=model,
-            args=arguments,
-            train_dataset=Dataset.from_list(rows),
-            processing_class=tokenizer,
-            peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"),
-            callbacks=[clock],
-        )
-        trainer.train()
-    return clock.seconds, clock.loss
-
-
-def resident() -> int:
-    """Bytes of this process in memory now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":
