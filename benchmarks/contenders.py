@@ -16,7 +16,7 @@ from evenhand.model.forward import causal
 from evenhand.model.score import score_pairs
 from evenhand.objectives.simpo import SimPO
 from evenhand.training import plan
-from evenhand.training.loop import budget_for
+from evenhand.training.budget import default_budget
 from evenhand.training.optim import MasterAdamW
 from evenhand.training.share import Share
 from evenhand.training.step import train_step
@@ -57,7 +57,7 @@ def run_evenhand(model: Any, work: Work, setting: Setting) -> Result:
     seconds, losses = [], []
     for pairs in work.steps:
         began = now(policy.device)
-        micro = plan.micro_batches(pairs, budget_for(settings, policy.device))[0]
+        micro = plan.micro_batches(pairs, settings.token_budget or default_budget(policy.device))[0]
         losses.append(train_step(policy, SimPO(BETA, MARGIN), optimizer, Share.alone(micro), (RATE, LARGEST)).loss)
         seconds.append(now(policy.device) - began)
     return seconds[1:], mean(losses[1:])
@@ -75,7 +75,7 @@ def run_scoring(model: Any, work: Work, setting: Setting) -> Result:
     seconds, losses = [], []
     for pairs in work.steps:
         began = now(policy.device)
-        scores = score_pairs(policy, pairs, budget_for(settings, policy.device))
+        scores = score_pairs(policy, pairs, settings.token_budget or default_budget(policy.device))
         seconds.append(now(policy.device) - began)
         gap_B = torch.from_numpy(scores.mean_gap_B)
         losses.append(float(-nn.functional.logsigmoid(BETA * (gap_B - MARGIN)).mean()))

@@ -33,6 +33,10 @@ class NoRoomError(UserError):
     """The disk has no room for what a run needs to keep; nothing was started."""
 
 
+class MemoryShortError(UserError):
+    """A row for which there is not enough memory, however its step is cut."""
+
+
 class ConversationError(TemplateError):
     """One conversation that the template cannot render; others may be fine, so its row is refused."""
 
@@ -60,6 +64,12 @@ class CollapseError(GuardError):
 
 class LostRankError(EvenhandError):
     """Another process of a run on many ranks has died; the last checkpoint is good."""
+
+    exit_code = 74
+
+
+class StepTooLargeError(EvenhandError):
+    """A micro-batch for which memory ran out: the step's gradients are incomplete and nothing has moved."""
 
     exit_code = 74
 

@@ -46,7 +46,7 @@ def test_a_run_leaves_what_is_promised(tmp_path: Path, small_model: Path, split:
     recipe = recipe_for(small_model, split, validate_every=2)
     folder = align(recipe, tmp_path / "runs" / "small", tell)
     assert {path.name for path in folder.iterdir()} == {
-        *("recipe.json", "identity.json", "journal.jsonl", "refused.jsonl", "checkpoints", "rows", "model"),
+        *("recipe.json", "identity.json", "journal.jsonl", "refused.jsonl", "checkpoints", "rows", "model", "tokens"),
         *("report.html", "report.json", "done.json"),
     }
     assert json.loads((folder / "recipe.json").read_text()) == recipe.resolved()

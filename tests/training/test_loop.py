@@ -19,7 +19,7 @@ from evenhand.model.adapter import Adapter
 from evenhand.model.forward import Policy
 from evenhand.training.checkpoint import newest_checkpoint
 from evenhand.training.journal import read_journal
-from evenhand.training.loop import CPU_TOKEN_BUDGET, Hooks, Validation, budget_for
+from evenhand.training.loop import Hooks, Validation
 from evenhand.training.schedule import Schedule
 
 DROPPING = Adapter(4, 8.0, 0.1)
@@ -235,12 +235,6 @@ def test_the_journal_holds_what_is_promised(tmp_path: Path) -> None:
         assert before["seconds"] < after["seconds"]
     assert all(r["pairs_per_second"] == pytest.approx(r["pairs"] / r["seconds"]) for r in records)
     assert all(2**26 < r["memory_peak_bytes"] < 2**36 for r in records)
-
-
-def test_the_budget_is_the_recipes_or_the_devices() -> None:
-    cpu = torch.device("cpu")
-    assert budget_for(settings(token_budget=123), cpu) == 123
-    assert budget_for(settings(token_budget=None), cpu) == CPU_TOKEN_BUDGET
 
 
 def test_a_damaged_newer_checkpoint_never_costs_the_good_one(tmp_path: Path) -> None:

@@ -63,6 +63,8 @@ class Output:
             f"{record['pairs_per_second']:.2f} pairs/s, {left} left"
         )
         self._stage = ""
+        if "note" in record:
+            self.say(f"step {done}: {record['note']}")
         self._line(line, now, done >= steps or "validation" in record)
         validation = record.get("validation")
         if validation:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,15 +85,16 @@ def align(recipe: Recipe, folder: Path, tell: Telling, allowed: tuple[str, ...] 
         if ranks.from_first(_is_done(folder, identity)):
             tell.say(f"{folder} is done already; nothing to do.")
             return folder
-        material = encode_texts(texts, tokenizer, recipe.form)
+        changed = _check_folder(folder, identity, allowed)
+        ranks.wait()
+        material = encode_texts(texts, tokenizer, recipe.form, folder / "tokens", partial(tell.narrate, "encoding"))
+        del texts  # they are tokens now, and a large file's texts would stay in memory until the end
         for sentence in material.said:
             tell.say(sentence)
         policy = _policy(recipe, source)
         if policy.padded_because:
             tell.say(f"running on padded rows, since {policy.padded_because}")
         require_room(folder, sum(weight.numel() for weight in policy.parameters() if weight.requires_grad))
-        changed = _check_folder(folder, identity, allowed)
-        ranks.wait()
         bench = Bench(recipe, tokenizer, material, policy, folder, identity, tell, allowed, ranks)
         if ranks.first:
             _open_folder(bench, changed)
@@ -173,7 +175,7 @@ def _check_folder(folder: Path, identity: dict[str, str], allowed: tuple[str, ..
         return refuse_other_run(folder, before, identity, allowed)
     if folder.exists() and not folder.is_dir():
         raise RecipeError(f"{folder} is a file; choose another --out.")
-    if folder.exists() and any(".staging-" not in file.name for file in folder.iterdir()):
+    if folder.exists() and any(".staging-" not in file.name for file in folder.iterdir() if file.name != "tokens"):
         raise RecipeError(f"{folder} holds other files; choose another --out.")
     return []
 

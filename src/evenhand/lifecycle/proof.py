@@ -37,7 +37,7 @@ class Witness:
 
     tokenizer: PreTrainedTokenizerBase
     form: Form
-    probes: tuple[EncodedPair, ...]
+    probes: Sequence[EncodedPair]
     texts: tuple[PreferencePair, ...]
     scored: ScoredPairs
     replies: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]  # the prompt's tokens, the greedy reply's

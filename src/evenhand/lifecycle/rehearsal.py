@@ -9,8 +9,9 @@ from evenhand.model.encode import EncodedPair, EncodedSide
 from evenhand.model.forward import Policy
 from evenhand.model.load import choose_device, choose_dtype, find_source, load_model, load_tokenizer
 from evenhand.model.pack import forest_tokens, pack
-from evenhand.training.loop import budget_for, memory_peak_bytes
+from evenhand.training.budget import default_budget
 from evenhand.training.material import Material, encode_texts, read_texts
+from evenhand.training.memory import memory_peak_bytes
 from evenhand.training.plan import make_plan
 from evenhand.training.recipe import Recipe
 from evenhand.training.train import make_policy
@@ -103,7 +104,7 @@ def rehearse(recipe: Recipe, tell: Telling) -> Rehearsal:
 def _probe(policy: Policy, recipe: Recipe, material: Material) -> tuple[int, float]:
     """Tokens and seconds of one forward and backward, the second of two so that nothing is measured cold."""
     batch: list[EncodedPair] = []
-    limit = min(_PROBE_TOKENS, budget_for(recipe.training, policy.device))
+    limit = min(_PROBE_TOKENS, recipe.training.token_budget or default_budget(policy.device))
     for pair in material.train:
         if batch and forest_tokens([*batch, pair]) > limit:
             break

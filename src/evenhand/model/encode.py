@@ -1,6 +1,6 @@
 """A pair as tokens: what is fed, and from which token on it is scored."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,20 +53,17 @@ class Limits:
 class Encoding:
     """Encoded pairs in the order given, and a refusal for each pair that could not be encoded."""
 
-    pairs: tuple[EncodedPair, ...]
+    pairs: Sequence[EncodedPair]
     refusals: tuple[Refusal, ...]
 
 
 def encode_pairs(pairs: Iterable[PreferencePair], encoder: Encoder, limits: Limits, source: str) -> Encoding:
     """Encode every pair; those that do not fit or are empty become refusals naming their row in `source`."""
-    encoded, refusals = [], []
-    for pair in pairs:
-        result = encode_pair(pair, encoder, limits, source)
-        if isinstance(result, EncodedPair):
-            encoded.append(result)
-        else:
-            refusals.append(result)
-    return Encoding(tuple(encoded), tuple(refusals))
+    found = [encode_pair(pair, encoder, limits, source) for pair in pairs]
+    return Encoding(
+        tuple(one for one in found if isinstance(one, EncodedPair)),
+        tuple(one for one in found if isinstance(one, Refusal)),
+    )
 
 
 def encode_pair(pair: PreferencePair, encoder: Encoder, limits: Limits, source: str) -> EncodedPair | Refusal:
@@ -122,7 +119,7 @@ def side(tokens: list[int], starts: int) -> EncodedSide:
     return EncodedSide(np.asarray(tokens, dtype=np.int32), starts)
 
 
-def require_pairs(encoding: Encoding, source: str) -> tuple[EncodedPair, ...]:
+def require_pairs(encoding: Encoding, source: str) -> Sequence[EncodedPair]:
     """The encoded pairs; raises DataError where none is left, with the reasons."""
     if encoding.pairs:
         return encoding.pairs

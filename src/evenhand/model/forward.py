@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from evenhand.model.encode import EncodedPair, side
 from evenhand.model.head import LogitForm, token_log_probs
 from evenhand.model.pack import PackedBatch, pack
 from evenhand.model.scores import PairScores
+from evenhand.model.store import side_lengths
 
 
 class Policy(nn.Module):
@@ -90,13 +92,13 @@ def use_attention(model: PreTrainedModel, name: str) -> None:
 def require_positions(policy: Policy, pairs: Sequence[EncodedPair]) -> None:
     """Raise DataError where a pair is longer than the model has positions for."""
     positions = getattr(causal(policy.model).config.get_text_config(), "max_position_embeddings", None)
-    for pair in pairs:
-        length = max(len(pair.chosen.tokens), len(pair.rejected.tokens))
-        if positions is not None and length > positions:
-            raise DataError(
-                f"row {pair.row} has {length} tokens and the model has {positions} positions; "
-                f"set `max_tokens` to {positions} or less, which refuses such rows by name."
-            )
+    lengths_N = side_lengths(pairs).max(axis=1)
+    if positions is not None and len(too_long := np.flatnonzero(lengths_N > positions)):
+        first = int(too_long[0])
+        raise DataError(
+            f"row {pairs[first].row} has {lengths_N[first]} tokens and the model has {positions} positions; "
+            f"set `max_tokens` to {positions} or less, which refuses such rows by name."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ def forest_sums(policy: Policy, batch: PackedBatch) -> Tensor:
 
 def padded_sums(policy: Policy, batch: PackedBatch) -> Tensor:
     """The same sums from padded rows and the model's own logits, for decoders that cannot share."""
-    rows = [torch.from_numpy(s.tokens).long() for s in batch.sequences]
+    rows = [torch.from_numpy(s.tokens.astype(np.int64)) for s in batch.sequences]
     tokens_SL = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(policy.device)
     mask_SL = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(policy.device)
     use_attention(causal(policy.model), policy.plain_attention)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
@@ -84,8 +85,12 @@ def _sample(tokenizer: PreTrainedTokenizerBase, form: Form) -> str | None:
 def strict_encoder(template: ChatTemplate) -> Encoder:
     """Serving's own tokens: header in the prompt, one end-of-turn token scored, nothing cut."""
 
+    @lru_cache(maxsize=16)  # a ranked row asks for each of its answers several times
+    def one(prompt: Conversation, answer: str) -> EncodedSide:
+        return side(*template.sides(prompt, answer))
+
     def encode(prompt: Conversation, chosen: str, rejected: str) -> Sides:
-        return side(*template.sides(prompt, chosen)), side(*template.sides(prompt, rejected)), ()
+        return one(prompt, chosen), one(prompt, rejected), ()
 
     return encode
 

@@ -85,7 +85,10 @@ def pack(pairs: Sequence[EncodedPair], share: bool = True) -> PackedBatch:
     sequences, chosen_B, rejected_B = _unique_sequences(pairs, share)
     paths, tokens_T, positions_T, parent_T, runs = _grow(sequences, share)
     scored_nodes = [path[s.starts :] for path, s in zip(paths, sequences)]
-    nodes_N, entry_E = np.unique(np.concatenate(scored_nodes), return_inverse=True)
+    every_E = np.concatenate(scored_nodes)
+    is_scored_T = np.zeros(len(tokens_T), dtype=bool)
+    is_scored_T[every_E] = True
+    nodes_N, entry_E = np.flatnonzero(is_scored_T), (np.cumsum(is_scored_T) - 1)[every_E]
     grown = [(run, path) for run, path in zip(runs, paths) if run[1] > run[0]]
     starts = np.cumsum([0] + [end - start for (start, end), _ in grown])
     keys = np.cumsum([0] + [len(path) for _, path in grown])
@@ -101,7 +104,7 @@ def pack(pairs: Sequence[EncodedPair], share: bool = True) -> PackedBatch:
         forest=forest,
         predict_N=torch.from_numpy(parent_T[nodes_N]),
         target_N=torch.from_numpy(tokens_T[nodes_N]),
-        entry_E=torch.from_numpy(entry_E.astype(np.int64)),
+        entry_E=torch.from_numpy(entry_E),
         scored_S=torch.tensor([len(nodes) for nodes in scored_nodes]),
         chosen_B=torch.tensor(chosen_B),
         rejected_B=torch.tensor(rejected_B),
@@ -114,6 +117,15 @@ def forest_tokens(pairs: Sequence[EncodedPair]) -> int:
     sequences, _, _ = _unique_sequences(pairs, True)
     shared = sum(_common(a.tokens, b.tokens) for a, b in pairwise(sequences))
     return sum(len(s.tokens) for s in sequences) - shared
+
+
+def common_beginning(pairs: Sequence[EncodedPair]) -> int:
+    """How many tokens all sequences of these pairs begin with: a system prompt, or all of one ranked row's prompt."""
+    first, common = pairs[0].chosen.tokens, len(pairs[0].chosen.tokens)
+    for pair in pairs:
+        for one in (pair.chosen, pair.rejected):
+            common = _common(first[:common], one.tokens)
+    return common
 
 
 def _unique_sequences(pairs: Sequence[EncodedPair], share: bool) -> tuple[list[EncodedSide], list[int], list[int]]:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
@@ -65,6 +66,7 @@ class ChatTemplate:
         self._control_ids = frozenset(piece.token_id for piece in controls)
         self._special_markers = {self._marker_of[piece.text] for piece in controls}
         self._opening = _opening_tokens(tokenizer)
+        self._head = lru_cache(maxsize=1)(self._prompt)  # all answers to a prompt come one after another
         self.end_of_turn = self._find_end_of_turn()
 
     @property
@@ -90,15 +92,19 @@ class ChatTemplate:
 
     def _head_and_whole(self, prompt: Conversation, answer: str) -> tuple[list[int], list[int]]:
         """Tokens of the prompt with its generation prompt, and of all: the first are always the second's beginning."""
-        head_text = self._marked(prompt, open_turn=True)
+        head_text, head = self._head(prompt)
         text = self._marked((*prompt, Message("assistant", answer)), open_turn=False)
-        head, whole = self._ids(head_text), self._ids(text)
+        whole = self._ids(text)
         if whole[: len(head)] == head:
             return head, whole
         if not text.startswith(head_text):
             raise TemplateError(self._prefix_difference(head, whole))
         # The answer's beginning (an empty line, say) would merge with the prompt's end, which a server has fed by then.
         return head, head + self._raw_ids(_CUT + text[len(head_text) :])[1:]
+
+    def _prompt(self, prompt: Conversation) -> tuple[str, list[int]]:
+        text = self._marked(prompt, open_turn=True)
+        return text, self._ids(text)
 
     def _marked(self, conversation: Conversation, open_turn: bool) -> str:
         """The rendered text with the template's own controls as markers and everything a person wrote as it was."""
@@ -113,9 +119,11 @@ class ChatTemplate:
         return ids if ids[: len(self._opening)] == self._opening else self._opening + ids
 
     def _raw_ids(self, marked: str) -> list[int]:
-        ids = [self._true_id.get(i, i) for i in self._shadow.encode(marked, add_special_tokens=False).ids]
-        written = sum(character in self._special_markers for character in marked)
-        assert sum(i in self._control_ids for i in ids) == written, "text became a control token"
+        ids = self._shadow.encode(marked, add_special_tokens=False).ids
+        for place in [k for k, i in enumerate(ids) if i in self._true_id]:
+            ids[place] = self._true_id[ids[place]]
+        written = sum(map(marked.count, self._special_markers))
+        assert len(list(filter(self._control_ids.__contains__, ids))) == written, "text became a control token"
         return ids
 
     def _shielded(self, conversation: Conversation) -> list[dict[str, str]]:

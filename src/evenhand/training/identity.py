@@ -1,6 +1,5 @@
 """What makes two starts the same run, by name, and the refusal of another one."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from evenhand.errors import RecipeError
 from evenhand.files import canonical_json, sha256, sha256_file
 from evenhand.model.encode import EncodedPair
 from evenhand.model.forward import Policy
+from evenhand.model.store import tokens_hash
 from evenhand.objectives.simpo import SimPO
 from evenhand.training.sections import TrainingSection
 
@@ -65,13 +65,8 @@ def identity_of(
 ) -> dict[str, str]:
     """What must be the same for a run to go on, whoever started it; `tokens` covers the pairs and their order."""
     weights = [[name, list(w.shape)] for name, w in policy.named_parameters() if w.requires_grad]
-    tokens = hashlib.sha256()
-    for pair in pairs:
-        for s in (pair.chosen, pair.rejected):
-            tokens.update(f"{pair.group} {s.starts} {len(s.tokens)} ".encode())
-            tokens.update(s.tokens.tobytes())
     return {
-        "tokens": tokens.hexdigest(),
+        "tokens": tokens_hash(pairs),
         **settings_by_name("objective", asdict(objective)),
         **settings_by_name("training", training.model_dump(mode="json")),
         "weights": sha256(canonical_json(weights)),

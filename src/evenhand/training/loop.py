@@ -1,7 +1,6 @@
 """The one loop of every offline method: step, journal, validation, checkpoint; it resumes by itself."""
 
 import math
-import resource
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -9,24 +8,20 @@ from dataclasses import dataclass
 from signal import Signals
 from typing import Any
 
-import torch
-
 from evenhand.errors import CollapseError, InterruptedRun, NonFiniteError
 from evenhand.model.forward import Policy
+from evenhand.training.budget import budget_note, default_budget, find_budget, within_memory
 from evenhand.training.checkpoint import require_room
 from evenhand.training.journal import append_record
+from evenhand.training.memory import memory_peak_bytes
 from evenhand.training.optim import MasterAdamW
 from evenhand.training.plan import steps_from
 from evenhand.training.resume import Job, Progress, resume, save, take_best
 from evenhand.training.schedule import Schedule
-from evenhand.training.sections import TrainingSection
 from evenhand.training.share import share_of
 from evenhand.training.signals import signals_held
 from evenhand.training.step import StepResult, train_step
 from evenhand.training.tracking import tracked_step
-
-# fp32 on a CPU is fastest where a micro-batch's activations stay near the caches; a GPU wants long ones.
-CPU_TOKEN_BUDGET, GPU_TOKEN_BUDGET = 4096, 16384
 
 # Keys and numbers of a step, and the step, for trackers.
 Log = Callable[[dict[str, float], int], None]
@@ -69,7 +64,6 @@ class _Run:
     job: Job
     hooks: Hooks
     schedule: Schedule
-    budget: int
 
     @property
     def out_of_patience(self) -> bool:
@@ -89,8 +83,8 @@ def run_loop(policy: Policy, job: Job, hooks: Hooks, log: Log) -> Outcome:
 
     Raises RecipeError where the folder holds another run, NonFiniteError, CollapseError, StorageError, InterruptedRun.
     """
-    run = _begin(policy, job, hooks)
     policy.train()
+    run = _begin(policy, job, hooks)
     with signals_held() as received, closing(run.optimizer):
         for number, indices in steps_from(job.plan, run.progress.step):
             if run.out_of_patience:
@@ -111,29 +105,38 @@ def run_loop(policy: Policy, job: Job, hooks: Hooks, log: Log) -> Outcome:
     return Outcome(run.progress.step, model_step, run.out_of_patience and not run.at_the_end)
 
 
-def budget_for(settings: TrainingSection, device: torch.device) -> int:
-    """Tokens of a micro-batch: the recipe's, else what suits the device."""
-    return settings.token_budget or (CPU_TOKEN_BUDGET if device.type == "cpu" else GPU_TOKEN_BUDGET)
-
-
 def _begin(policy: Policy, job: Job, hooks: Hooks) -> _Run:
     settings = job.settings
     optimizer = MasterAdamW(policy, settings.weight_decay, job.ranks)
     require_room(job.root, sum(master.numel() for master in optimizer.masters))
     schedule = Schedule(settings.schedule, settings.learning_rate, settings.warmup, job.plan.steps)
     progress = resume(policy, optimizer, job)
-    return _Run(policy, optimizer, progress, job, hooks, schedule, budget_for(settings, policy.device))
+    progress.token_budget = settings.token_budget or progress.token_budget or _found_budget(policy, optimizer, job)
+    return _Run(policy, optimizer, progress, job, hooks, schedule)
+
+
+def _found_budget(policy: Policy, optimizer: MasterAdamW, job: Job) -> int:
+    """The least of what the ranks measure; shards cannot be measured by one rank alone."""
+    if optimizer.sharded:
+        return default_budget(policy.device)
+    return -int(job.ranks.largest(-find_budget(policy, job.objective, job.pairs, job.plan)))
 
 
 def _step(run: _Run, number: int, indices: tuple[int, ...]) -> tuple[StepResult | None, dict[str, Any]]:
     """One optimizer step and its journal record; no result where it was skipped because it was not finite."""
     job, progress = run.job, run.progress
     began = time.perf_counter()
-    share = share_of([job.pairs[i] for i in indices], run.budget, job.ranks, run.optimizer.sharded)
+    pairs = [job.pairs[i] for i in indices]
     rate = run.schedule.rate(number)
+    before = progress.token_budget
+
+    def attempt(budget: int) -> StepResult:
+        share = share_of(pairs, budget, job.ranks, run.optimizer.sharded)
+        return train_step(run.policy, job.objective, run.optimizer, share, (rate, job.settings.max_gradient_norm))
+
     result, said = None, ""
     try:
-        result = train_step(run.policy, job.objective, run.optimizer, share, (rate, job.settings.max_gradient_norm))
+        result, progress.token_budget = within_memory(pairs, before, attempt, run.optimizer.forget_gradients)
     except NonFiniteError as error:
         said = str(error)
         _skip(run, error)
@@ -141,7 +144,9 @@ def _step(run: _Run, number: int, indices: tuple[int, ...]) -> tuple[StepResult 
     progress.pairs += len(indices)
     progress.tokens += result.tokens if result else 0
     progress.seconds += time.perf_counter() - began
-    return result, _record(run, result, rate) | ({} if result else {"skipped": said})
+    return result, _record(run, result, rate) | budget_note(before, progress.token_budget) | (
+        {} if result else {"skipped": said}
+    )
 
 
 def _skip(run: _Run, error: NonFiniteError) -> None:
@@ -167,6 +172,7 @@ def _record(run: _Run, result: StepResult | None, rate: float) -> dict[str, Any]
         "tokens": progress.tokens,
         **measured,
         "learning_rate": rate,
+        "token_budget": progress.token_budget,
         "seconds": progress.seconds,
         "pairs_per_second": progress.pairs / progress.seconds,
         "memory_peak_bytes": int(run.job.ranks.largest(memory_peak_bytes(run.policy.device))),
@@ -233,10 +239,3 @@ def _eval_keys(record: dict[str, Any]) -> dict[str, float]:
     keys = {"eval_loss": validation["loss"]}
     accuracy = validation.get("pairwise_accuracy")
     return keys | ({"eval_rewards/accuracies": accuracy["value"]} if accuracy else {})
-
-
-def memory_peak_bytes(device: torch.device) -> int:
-    """The most memory this process has held: on the GPU if there is one, else resident in the machine's."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

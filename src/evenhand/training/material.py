@@ -1,8 +1,10 @@
 """What a recipe trains on: pairs read, split and encoded, with every row accounted for."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from evenhand.data.read import describe, read_pairs
@@ -10,9 +12,14 @@ from evenhand.data.schema import PreferencePair, Refusal, by_reason
 from evenhand.data.snapshot import content_hash, read_snapshot, snapshot_refusals
 from evenhand.data.split import split
 from evenhand.errors import DataError, RecipeError
-from evenhand.model.encode import EncodedPair, Encoding, encode_pairs, require_pairs
-from evenhand.model.modes import Form, encoder_for
+from evenhand.model.encode import EncodedPair, Encoding, require_pairs
+from evenhand.model.modes import Form
+from evenhand.model.store import count_cut, rows_of
+from evenhand.model.workshop import Workshop
 from evenhand.training.sections import DataSection
+
+# (pairs done, pairs in all)
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +39,8 @@ class Texts:
 class Material:
     """Encoded pairs of both sides; `held_out` are the texts of `validation`, in the same order."""
 
-    train: tuple[EncodedPair, ...]
-    validation: tuple[EncodedPair, ...]
+    train: Sequence[EncodedPair]
+    validation: Sequence[EncodedPair]
     held_out: tuple[PreferencePair, ...]
     refusals: tuple[Refusal, ...]
     rows_in: int
@@ -77,18 +84,30 @@ def read_texts(section: DataSection) -> Texts:
     )
 
 
-def encode_texts(texts: Texts, tokenizer: PreTrainedTokenizerBase, form: Form) -> Material:
-    """Turn the texts into tokens; rows that do not fit join the refusals. Raises DataError where no pair is left."""
-    encoder = encoder_for(tokenizer, form)
-    train = encode_pairs(texts.train, encoder, form.limits, "training data")
-    validation = encode_pairs(texts.validation, encoder, form.limits, "validation data")
+def encode_texts(
+    texts: Texts,
+    tokenizer: PreTrainedTokenizerBase,
+    form: Form,
+    store: Path | None = None,
+    report: Progress = lambda *_: None,
+) -> Material:
+    """Turn the texts into tokens; rows that do not fit join the refusals. Raises DataError where no pair is left.
+
+    With `store`, a folder, the tokens are kept there and mapped from there: a second call with the same texts and
+    form encodes nothing, and memory does not grow with the number of pairs.
+    """
+    total = len(texts.train) + len(texts.validation)
+    workshop = Workshop(tokenizer, form, store)
+    first = len(texts.train)
+    train = workshop.encode(texts.train, "train", "training data", lambda n: report(n, total))
+    validation = workshop.encode(texts.validation, "validation", "validation data", lambda n: report(first + n, total))
     used = require_pairs(train, "training data")
     if texts.validation:
         require_pairs(validation, "validation data")
     lost = (*refused_rows(train), *refused_rows(validation))
     left_out = sum(len(left_out_pairs(side)) for side in (train, validation))
     kept = {(pair.row, pair.id) for pair in validation.pairs}
-    cut = sum(bool(pair.cut) for pair in (*used, *validation.pairs))
+    cut = count_cut(used) + count_cut(validation.pairs)
     said = list(texts.said)
     if cut:
         said.append(f"{cut} pairs were cut to fit and lost their end of turn")
@@ -108,7 +127,7 @@ def encode_texts(texts: Texts, tokenizer: PreTrainedTokenizerBase, form: Form) -
 
 def refused_rows(encoding: Encoding) -> tuple[Refusal, ...]:
     """One refusal for each row of which no pair became tokens; a ranked row with some pairs left is used."""
-    used = {pair.row for pair in encoding.pairs}
+    used = _used_among(encoding)
     first: dict[int, Refusal] = {}
     for refusal in encoding.refusals:
         if refusal.row not in used:
@@ -118,8 +137,14 @@ def refused_rows(encoding: Encoding) -> tuple[Refusal, ...]:
 
 def left_out_pairs(encoding: Encoding) -> tuple[Refusal, ...]:
     """The refused pairs of rows that are used all the same."""
-    used = {pair.row for pair in encoding.pairs}
+    used = _used_among(encoding)
     return tuple(refusal for refusal in encoding.refusals if refusal.row in used)
+
+
+def _used_among(encoding: Encoding) -> set[int]:
+    """The rows with a refused pair of which another pair is used."""
+    refused = np.array([refusal.row for refusal in encoding.refusals], dtype=np.int64)
+    return set(np.intersect1d(rows_of(encoding.pairs), refused).tolist())
 
 
 def _given_texts(train_file: str, validation_file: str | float | None, kind: str | None) -> Texts:

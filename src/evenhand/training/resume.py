@@ -61,8 +61,9 @@ class Job:
 
 @dataclass(slots=True)
 class Progress:
-    """What a checkpoint remembers beside tensors. `parent_step` is the checkpoint that this one goes on from, `skipped`
-    counts steps that were not finite, `changes` tells which allowed names changed, and before which step."""
+    """What a checkpoint remembers beside tensors. `token_budget` is 0 until one is found, `parent_step` is the checkpoint
+    that this one goes on from, `skipped` counts steps that were not finite, `changes` tells which allowed names changed,
+    and before which step."""
 
     step: int = 0
     pairs: int = 0
@@ -72,6 +73,7 @@ class Progress:
     best_step: int | None = None
     without_gain: int = 0
     skipped: int = 0
+    token_budget: int = 0
     parent_step: int | None = None
     changes: list[dict[str, Any]] = field(default_factory=list)
 

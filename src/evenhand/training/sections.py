@@ -151,9 +151,7 @@ class TrainingSection(Section):
     checkpoint_every: PositiveInt | None = Field(None, description="steps between checkpoints; left out: at the end")
     keep_checkpoints: PositiveInt = Field(2, description="newest checkpoints kept, beside the best")
     patience: PositiveInt | None = Field(None, description="stop after so many validations without a lower loss")
-    token_budget: PositiveInt | None = Field(
-        None, description="tokens per micro-batch; left out: chosen for the device"
-    )
+    token_budget: PositiveInt | None = Field(None, description="tokens per micro-batch; left out: found by measuring")
     checkpoint_activations: bool = Field(False, description="trade time for memory: recompute activations")
     parallel: Literal["auto", "ddp", "fsdp"] = Field(
         "auto",

@@ -7,12 +7,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from evenhand.errors import NonFiniteError
+from evenhand.errors import NonFiniteError, StepTooLargeError
 from evenhand.model.encode import EncodedPair
 from evenhand.model.forward import Policy
 from evenhand.model.pack import pack
 from evenhand.model.scores import PairScores
 from evenhand.objectives.simpo import SimPO
+from evenhand.training.memory import is_out_of_memory
 from evenhand.training.optim import MasterAdamW
 from evenhand.training.share import Share
 
@@ -40,10 +41,20 @@ def train_step(
 ) -> StepResult:
     """Loss = sum over pairs / pairs of the step, so that no cut into micro-batches or ranks changes the gradient.
 
-    `rates` are the learning rate and the largest gradient norm. Raises NonFiniteError before the optimizer moves, on
+    `rates` are the learning rate and the largest gradient norm. Raises NonFiniteError, and StepTooLargeError where
+    memory runs out, before the optimizer moves, on
     every rank alike.
     """
-    sums, broken = _backward(policy, objective, share, optimizer.loss_scale)
+    broken: list[EncodedPair] = []
+    sums, ran_out = torch.empty(0), ""
+    try:
+        sums, broken = _backward(policy, objective, share, optimizer.loss_scale)
+    except (RuntimeError, MemoryError) as error:
+        if optimizer.sharded or not is_out_of_memory(error):  # shards wait for each other, and cannot turn back
+            raise
+        ran_out = str(error)
+    if share.ranks.largest(bool(ran_out)):  # outside of the block, whose error holds on to all that was computed
+        raise StepTooLargeError(f"memory ran out during a step: {ran_out or 'on another rank'}")
     _refuse_non_finite("loss", broken, share)
     tokens, *means = (share.ranks.add(sums) / torch.tensor([1.0, *[share.pairs] * len(_MEANS)])).tolist()
     rate, largest = rates

@@ -17,9 +17,10 @@ from evenhand.data.schema import PreferencePair
 from evenhand.errors import ModelError
 from evenhand.files import held
 from evenhand.model.adapter import Adapter, attach
-from evenhand.model.encode import EncodedPair, encode_pairs, require_pairs
+from evenhand.model.encode import EncodedPair, require_pairs
 from evenhand.model.forward import Policy, require_positions
-from evenhand.model.modes import Form, encoder_for
+from evenhand.model.modes import Form
+from evenhand.model.workshop import Workshop
 from evenhand.objectives.simpo import SimPO
 from evenhand.training.identity import MACHINE, identity_of, refuse_unknown
 from evenhand.training.loop import Hooks, Log, Outcome, run_loop
@@ -60,24 +61,27 @@ def train(
     """Train `model` on `data` (a file, or pairs) and return it, ready to use: with `adapter`, wrapped by PEFT.
 
     Without `adapter` every weight that requires a gradient is trained. `form` says how pairs become tokens; left out
-    it is the chat template and at most 2048 tokens. With `folder`, journal and checkpoints are kept there, and a
+    it is the chat template and at most 2048 tokens. With `folder`, tokens, journal and checkpoints are kept there, and a
     second call with the same starting model resumes; other data, settings or precision are refused by name unless
     `allowed` names them. Raises DataError, TemplateError, RecipeError, NonFiniteError.
     """
-    form = form or Form(max_tokens=2048)
-    pairs = read_pairs(data)[1] if isinstance(data, (str, Path)) else tuple(data)
-    name = str(data) if isinstance(data, (str, Path)) else "the pairs given"
-    encoded = require_pairs(encode_pairs(pairs, encoder_for(tokenizer, form), form.limits, name), name)
-    policy = make_policy(model, adapter, training)
-    try:
-        with TemporaryDirectory() as scratch:
-            place = Place(Path(folder) if folder is not None else Path(scratch), allowed=allowed)
+    with TemporaryDirectory() as scratch:
+        place = Place(Path(folder) if folder is not None else Path(scratch), allowed=allowed)
+        encoded = _encoded(data, Workshop(tokenizer, form or Form(max_tokens=2048), place.folder / "tokens"))
+        policy = make_policy(model, adapter, training)
+        try:
             place.folder.mkdir(parents=True, exist_ok=True)
             with held(place.folder) if launched_ranks().first else nullcontext():
                 train_policy(policy, (encoded, objective, training), place, Hooks())
-    finally:
-        policy.release()
+        finally:
+            policy.release()
     return policy.model
+
+
+def _encoded(data: str | Path | Sequence[PreferencePair], workshop: Workshop) -> Sequence[EncodedPair]:
+    name = str(data) if isinstance(data, (str, Path)) else "the pairs given"
+    pairs = read_pairs(data)[1] if isinstance(data, (str, Path)) else data
+    return require_pairs(workshop.encode(pairs, "train", name), name)
 
 
 def make_policy(model: PreTrainedModel | PeftModel, adapter: Adapter | None, training: TrainingSection) -> Policy:
