@@ -113,7 +113,19 @@ def micro_batches(pairs: Sequence[EncodedPair], token_budget: int, ranks: int = 
             break
         count += 1
     batches = [[pair for i in own for pair in members[i]] for _, own in bins]
-    return [batches[rank::ranks] for rank in range(ranks)]
+    shares = _dealt([load for load, _ in bins], ranks)
+    return [[batches[i] for i in share] for share in shares]
+
+
+def _dealt(loads: Sequence[int], ranks: int) -> list[list[int]]:
+    """Which micro-batches each rank takes: no rank more than its share of them, and each about as much to compute."""
+    shares: list[list[int]] = [[] for _ in range(ranks)]
+    taken = [0] * ranks
+    for i in sorted(range(len(loads)), key=lambda i: -loads[i]):
+        rank = min(range(ranks), key=lambda r: (len(shares[r]) >= -(-len(loads) // ranks), taken[r]))
+        shares[rank].append(i)
+        taken[rank] += loads[i]
+    return [sorted(share) for share in shares]
 
 
 def _spread(weighed: Sequence[tuple[int, int]], count: int) -> list[tuple[int, list[int]]]:
