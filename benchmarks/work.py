@@ -83,11 +83,13 @@ def work(kind: str, model: str, size: tuple[int, int], folder: Path) -> Work:
     found = candidates(kind, model, needed, folder)
     if len(found) < needed:
         raise SystemExit(f"{kind} has {len(found)} pairs and {needed} are needed; ask for fewer `--pairs`.")
+    if kind in ("chat", "dialogue", "scoring"):
+        found = representative(found, pairs)[:needed]
     return Work(tuple(tuple(found[i : i + pairs]) for i in range(0, needed, pairs)))
 
 
 def candidates(kind: str, model: str, needed: int, folder: Path) -> list[EncodedPair]:
-    """Pairs of this kind, the first ones to be used."""
+    """Pairs of this kind."""
     text = model not in SHAPES
     if kind == "dialogue" or (kind != "ranked" and not text):
         return drawn(listed_lengths(kind, needed, folder), vocabulary(model))
@@ -114,6 +116,15 @@ def whole_items(pairs: Sequence[EncodedPair]) -> list[EncodedPair]:
     return [pair for item in items.values() if len(item) == VERDICTS for pair in item]
 
 
+def representative(pairs: Sequence[EncodedPair], warm_up: int) -> list[EncodedPair]:
+    """The pairs in that order, of 500 seeded ones, whose first measured step has lengths nearest to the file's means."""
+    rows = np.array([lengths(pair) for pair in pairs], dtype=float)
+    orders = [np.random.default_rng(seed).permutation(len(pairs)) for seed in range(500)]
+    goal = rows.mean(0)
+    best = min(orders, key=lambda order: np.abs(rows[order[warm_up : 2 * warm_up]].mean(0) / goal - 1).sum())
+    return [pairs[i] for i in best]
+
+
 def lengths(pair: EncodedPair) -> tuple[int, int, int]:
     """Tokens of prompt, chosen and rejected answer."""
     return pair.chosen.starts, pair.chosen.scored, pair.rejected.scored
@@ -130,10 +141,10 @@ def nearest(pairs: Sequence[EncodedPair], count: int) -> list[EncodedPair]:
 
 
 def listed_lengths(kind: str, needed: int, folder: Path) -> list[tuple[int, int, int]]:
-    """Real lengths that fit; a file in no order, so its beginning is a sample."""
+    """Real lengths that fit: all of them, or those nearest to short work."""
     rows = json.loads((folder / "lengths.json").read_text())["dialogue" if kind == "dialogue" else "chat"]
     fitting = [(p, c, r) for p, c, r in rows if min(p, c, r) > 0 and p + max(c, r) <= MAX_TOKENS]
-    return sorted(fitting, key=distance)[:needed] if kind == "short" else fitting[:needed]
+    return sorted(fitting, key=distance)[:needed] if kind == "short" else fitting
 
 
 def drawn(rows: Sequence[tuple[int, int, int]], tokens: int) -> list[EncodedPair]:
