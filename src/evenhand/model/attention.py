@@ -18,6 +18,7 @@ from transformers import AttentionInterface
 
 from evenhand.errors import ModelError
 from evenhand.model.flash import flash_forest
+from evenhand.model.gather import along_paths
 from evenhand.model.pack import Forest
 
 NAME = "forest"
@@ -67,7 +68,7 @@ def varlen_forest(
 ) -> Tensor:
     """All runs in one call of `kernel`, which has the signature of torch's varlen_attn; returns (T, H, D)."""
     query_THD = query[0].transpose(0, 1).contiguous()
-    key_KGD, value_KGD = (x[0].transpose(0, 1).index_select(0, forest.path_K) for x in (key, value))
+    key_KGD, value_KGD = (along_paths(x[0].transpose(0, 1), forest).contiguous() for x in (key, value))
     grouped = {"enable_gqa": True} if "enable_gqa" in inspect.signature(kernel).parameters else {}
     return kernel(
         query_THD,
