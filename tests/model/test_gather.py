@@ -1,5 +1,7 @@
 """Gathering along paths: torch's own gradient, the same bits each time, with one rounding."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from test_parity import some_pairs
@@ -44,7 +46,7 @@ def test_it_is_index_select_with_its_gradient(share: bool) -> None:
 def test_copies_are_listed_token_by_token_in_the_order_of_the_runs() -> None:
     forest = pack(some_pairs()).forest
     starts, listed = forest.copy_starts_T1.tolist(), forest.copies_K.tolist()
-    assert [listed[a:b] for a, b in zip(starts, starts[1:])] == copies(forest)
+    assert [listed[a:b] for a, b in pairwise(starts)] == copies(forest)
     assert max(map(len, copies(forest))) > 1
 
 

@@ -80,8 +80,8 @@ def align(recipe: Recipe, folder: Path, tell: Telling) -> Path:
     for sentence in material.said:
         tell.say(sentence)
     policy = _policy(recipe, source)
-    if policy.padded_because:
-        tell.say(f"running on padded rows, since {policy.padded_because}")
+    for sentence in policy.words():
+        tell.say(sentence)
     require_room(folder, sum(weight.numel() for weight in policy.parameters() if weight.requires_grad))
     _open_folder(folder, recipe, material, identity)
     with held(folder):
@@ -140,7 +140,8 @@ def _policy(recipe: Recipe, source: Source) -> Policy:
             f"`model.source`: {source.name} is an adapter; merge it into its base first, or start from the base."
         )
     # Full fine-tuning keeps fp32 masters of whatever the model computes in.
-    return make_policy(load_model(source, dtype, device), recipe.adapter, recipe.training)
+    model = load_model(source, dtype, device, recipe.model.load_in_4bit)
+    return make_policy(model, recipe.adapter, recipe.training)
 
 
 def _open_folder(folder: Path, recipe: Recipe, material: Material, identity: dict[str, str]) -> None:

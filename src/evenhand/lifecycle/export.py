@@ -13,7 +13,7 @@ from evenhand.errors import ExportError
 from evenhand.files import as_disk_error, storage_error, sync_directory
 from evenhand.model.encode import EncodedPair
 from evenhand.model.forward import Policy, causal
-from evenhand.model.load import find_source, load_model
+from evenhand.model.load import find_source, is_four_bit, load_model
 from evenhand.model.score import score_pairs
 
 PROBES = 8
@@ -72,7 +72,9 @@ def _save(policy: Policy, tokenizer: PreTrainedTokenizerBase, stop_tokens: froze
 def _largest_difference(policy: Policy, probes: Sequence[EncodedPair], folder: Path) -> float:
     dtype = next(policy.model.parameters()).dtype
     before = score_pairs(policy, probes)
-    after = score_pairs(Policy(load_model(find_source(str(folder)), dtype, policy.device)), probes)
+    # A base in four bits is rounded again as it was; on the full base the adapter gives other numbers.
+    four_bit = is_four_bit(causal(policy.model))
+    after = score_pairs(Policy(load_model(find_source(str(folder)), dtype, policy.device, four_bit)), probes)
     sides = ((before.chosen_mean_B, after.chosen_mean_B), (before.rejected_mean_B, after.rejected_mean_B))
     worst = max(float(abs(a - b).max()) for a, b in sides)
     if not worst <= TOLERANCE[dtype]:

@@ -35,6 +35,7 @@ class Forest:
     key_starts_R1: Tensor
     runs: tuple[tuple[int, int, int, int], ...]  # the same starts and ends as plain numbers: no device is asked
     masks: dict[Any, Tensor] = field(default_factory=dict, compare=False)  # filled by attention, shared by all layers
+    reasons: set[str] = field(default_factory=set, compare=False)  # why attention went run by run, if it did
 
     @property
     def longest_query(self) -> int:
@@ -71,7 +72,7 @@ class PackedBatch:
         """The same batch with its tensors on `device`."""
         if self.tokens_T.device == device:
             return self
-        forest = replace(self.forest, masks={}, **_moved(self.forest, device))
+        forest = replace(self.forest, masks={}, reasons=set(), **_moved(self.forest, device))
         return replace(self, **(_moved(self, device) | {"forest": forest}))
 
 

@@ -13,7 +13,7 @@ from evenhand.objectives.simpo import SimPO
 from evenhand.training.sections import TrainingSection
 
 # Settings that move time, memory or files, and no number.
-FREE = ("keep_checkpoints", "report_to", "checkpoint_every", "checkpoint_activations", "token_budget")
+FREE = ("keep_checkpoints", "report_to", "checkpoint_every", "checkpoint_activations", "token_budget", "deterministic")
 
 
 def refuse_other_run(folder: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:

@@ -42,6 +42,17 @@ class ModelSection(Section):
     dtype: DtypeName = Field(
         "auto", description="auto is bfloat16 where the hardware multiplies it natively, else float32"
     )
+    load_in_4bit: bool = Field(
+        False, description="keep the frozen base in four bits (NF4, needs bitsandbytes); only with an adapter"
+    )
+
+    @model_validator(mode="after")
+    def _frozen_base(self) -> "ModelSection":
+        if self.load_in_4bit and self.adapter is None:
+            raise ValueError(
+                "`load_in_4bit` is true and `adapter` is null: weights in four bits cannot be trained; give an adapter"
+            )
+        return self
 
 
 class DataSection(Section):
@@ -154,7 +165,12 @@ class TrainingSection(Section):
     token_budget: PositiveInt | None = Field(
         None, description="tokens per micro-batch; left out: chosen for the device"
     )
-    checkpoint_activations: bool = Field(False, description="trade time for memory: recompute activations")
+    checkpoint_activations: bool = Field(
+        False, description="trade time for memory: recompute activations, all but attention's outputs"
+    )
+    deterministic: bool | None = Field(
+        None, description="the same bits from run to run; left out: true on a CPU, false on CUDA, where it costs time"
+    )
     report_to: tuple[Tracker, ...] = Field((), description="trackers: tensorboard, mlflow, wandb, trackio")
 
     @model_validator(mode="after")

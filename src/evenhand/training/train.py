@@ -21,6 +21,8 @@ from evenhand.model.encode import EncodedPair, encode_pairs, require_pairs
 from evenhand.model.forward import Policy, require_positions
 from evenhand.model.modes import Form, encoder_for
 from evenhand.objectives.simpo import SimPO
+from evenhand.training import recompute
+from evenhand.training.determinism import determinism
 from evenhand.training.identity import identity_of
 from evenhand.training.loop import Hooks, Job, Outcome, run_loop
 from evenhand.training.plan import make_plan
@@ -81,9 +83,7 @@ def make_policy(model: PreTrainedModel | PeftModel, adapter: Adapter | None, tra
         raise ModelError("the model is in float16, where small gradients vanish; load it in bfloat16 or float32.")
     wrapped = attach(model, adapter) if adapter is not None else model
     if training.checkpoint_activations:
-        # transformers renames this method; both names take the same settings.
-        enable = getattr(wrapped, "activation_checkpointing_enable", wrapped.gradient_checkpointing_enable)
-        enable({"use_reentrant": False})
+        recompute.enable(wrapped)
     return Policy(wrapped)
 
 
@@ -96,7 +96,8 @@ def train_policy(
     plan = make_plan(pairs, training.batch_pairs, training.seed, (training.steps, training.epochs))
     identity = {**place.identity, **identity_of(policy, pairs, objective, training)}
     job = Job(pairs, objective, plan, training, place.folder, identity)
-    with redirect_stdout(sys.stderr):  # trackers print words, and stdout is for results
+    same_bits = determinism(training.deterministic, policy.device)
+    with same_bits, redirect_stdout(sys.stderr):  # trackers print words, and stdout is for results
         accelerator = open_accelerator(training.report_to, place.folder, place.name, dict(place.config))
         try:
             return run_loop(policy, job, hooks, accelerator)
