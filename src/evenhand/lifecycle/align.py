@@ -92,8 +92,8 @@ def align(recipe: Recipe, folder: Path, tell: Telling, allowed: tuple[str, ...] 
         for sentence in material.said:
             tell.say(sentence)
         policy = _policy(recipe, source)
-        if policy.padded_because:
-            tell.say(f"running on padded rows, since {policy.padded_because}")
+        for sentence in policy.words():
+            tell.say(sentence)
         require_room(folder, sum(weight.numel() for weight in policy.parameters() if weight.requires_grad))
         bench = Bench(recipe, tokenizer, material, policy, folder, identity, tell, allowed, ranks)
         if ranks.first:
@@ -164,7 +164,8 @@ def _policy(recipe: Recipe, source: Source) -> Policy:
             f"`model.source`: {source.name} is an adapter; merge it into its base first, or start from the base."
         )
     # Full fine-tuning keeps fp32 masters of whatever the model computes in.
-    return make_policy(load_model(source, dtype, device), recipe.adapter, recipe.training)
+    model = load_model(source, dtype, device, recipe.model.load_in_4bit)
+    return make_policy(model, recipe.adapter, recipe.training)
 
 
 def _check_folder(folder: Path, identity: dict[str, str], allowed: tuple[str, ...]) -> list[str]:

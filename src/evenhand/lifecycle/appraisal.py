@@ -67,8 +67,8 @@ def appraise(asked: Asked, say: Say, narrate: Narrator) -> Appraised:
     encoded = require_pairs(encoding, asked.data)
     device = choose_device()
     policy = Policy(load_model(source, choose_dtype(dtype_name(asked.dtype), device), device))
-    if policy.padded_because:
-        say(f"running on padded rows, since {policy.padded_because}")
+    for sentence in policy.words():
+        say(sentence)
     scored = score_pairs(policy, encoded, report=lambda done, total: narrate("scoring", done, total))
     kept = {(pair.row, pair.id) for pair in encoded}
     texts = tuple(pair for pair in pairs if (pair.row, pair.id) in kept)

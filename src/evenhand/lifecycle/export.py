@@ -15,7 +15,7 @@ from evenhand.files import as_disk_error, storage_error, sync_directory
 from evenhand.model.adapter import fuse
 from evenhand.model.encode import EncodedPair
 from evenhand.model.forward import Policy, causal
-from evenhand.model.load import find_source, load_model
+from evenhand.model.load import find_source, is_four_bit, load_model
 from evenhand.model.score import score_pairs
 from evenhand.model.scores import ScoredPairs
 
@@ -75,8 +75,10 @@ def _save(policy: Policy, tokenizer: PreTrainedTokenizerBase, stop_tokens: froze
 def _proved_difference(policy: Policy, probes: Sequence[EncodedPair], folder: Path) -> float:
     dtype = next(policy.model.parameters()).dtype
     before = score_pairs(policy, probes)
-    again = load_model(find_source(str(folder)), dtype, policy.device)
-    if isinstance(again, PeftModel):
+    # A base in four bits is rounded again as it was; on the full base the adapter gives other numbers.
+    four_bit = is_four_bit(causal(policy.model))
+    again = load_model(find_source(str(folder)), dtype, policy.device, four_bit)
+    if isinstance(again, PeftModel) and not four_bit:
         # PEFT computes a bf16 adapter in fp32, which alone moves a short answer's mean by 2e-2; the weights are asked here.
         fuse(again.to(dtype))
     after = score_pairs(Policy(again), probes)

@@ -75,9 +75,10 @@ def rehearse(recipe: Recipe, tell: Telling) -> Rehearsal:
     training = recipe.training
     plan = make_plan(material.train, training.batch_pairs, training.seed, (training.steps, training.epochs))
     device = choose_device()
-    policy = make_policy(load_model(source, choose_dtype(recipe.model.dtype, device), device), recipe.adapter, training)
-    if policy.padded_because:
-        tell.say(f"would run on padded rows, since {policy.padded_because}")
+    model = load_model(source, choose_dtype(recipe.model.dtype, device), device, recipe.model.load_in_4bit)
+    policy = make_policy(model, recipe.adapter, training)
+    for sentence in policy.words():
+        tell.say(sentence)
     probe_tokens, seconds = _probe(policy, recipe, material)
     per_epoch = sum(forest_tokens([pair]) for pair in material.train)
     trained = sum(weight.numel() for weight in policy.parameters() if weight.requires_grad)

@@ -50,6 +50,11 @@ def attach(model: PreTrainedModel, adapter: Adapter) -> PeftModel:
         wrapped = get_peft_model(model, config, autocast_adapter_dtype=False)
     except ValueError as error:
         raise ModelError(f"the adapter cannot be put on {type(model).__name__}: {error}") from error
+    # On a base in four bits PEFT makes fp32 adapters, and then casts every activation there and back.
+    dtype = model.get_input_embeddings().weight.dtype
+    for weight in wrapped.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.to(dtype)
     fuse(wrapped)
     return wrapped
 

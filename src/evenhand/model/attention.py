@@ -18,6 +18,8 @@ from transformers import AttentionInterface
 
 from evenhand.errors import ModelError
 from evenhand.model.flash import flash_forest
+from evenhand.model.gather import along_paths
+from evenhand.model.kernel import why_run_by_run
 from evenhand.model.pack import Forest
 
 NAME = "forest"
@@ -48,10 +50,11 @@ def forest_attention(
         raise ForestUnsupportedError(f"{type(module).__name__} does not hand the forest to its attention")
     refuse_unknown(module, attention_mask, dropout, options)
     window, cap = sliding_window(module, options), options.get("softcap")
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and cap is None:
+    if (reason := why_run_by_run(query, cap)) is None:
         return varlen_forest(query, key, value, forest, scaling, window, varlen_attn)[None], None
     if query.device.type == "cpu" and cap is None and (window is None or window >= forest.longest_key):
         return flash_forest(query, key, value, forest, scaling).transpose(1, 2), None
+    forest.reasons.add(reason)
     parts = [_run_attention(query, key, value, forest, run, (scaling, window, cap)) for run in forest.runs]
     return torch.cat(parts, dim=2).transpose(1, 2), None
 
@@ -67,7 +70,7 @@ def varlen_forest(
 ) -> Tensor:
     """All runs in one call of `kernel`, which has the signature of torch's varlen_attn; returns (T, H, D)."""
     query_THD = query[0].transpose(0, 1).contiguous()
-    key_KGD, value_KGD = (x[0].transpose(0, 1).index_select(0, forest.path_K) for x in (key, value))
+    key_KGD, value_KGD = (along_paths(x[0].transpose(0, 1), forest).contiguous() for x in (key, value))
     grouped = {"enable_gqa": True} if "enable_gqa" in inspect.signature(kernel).parameters else {}
     return kernel(
         query_THD,

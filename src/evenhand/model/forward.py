@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from evenhand.errors import DataError, ModelError
-from evenhand.model import attention
+from evenhand.model import attention, kernel, liger
 from evenhand.model.encode import EncodedPair, side
 from evenhand.model.head import LogitForm, token_log_probs
 from evenhand.model.pack import PackedBatch, pack
@@ -23,7 +23,8 @@ from evenhand.model.store import side_lengths
 class Policy(nn.Module):
     """A causal language model and the way it is run: `policy(batch)` gives PairScores.
 
-    `padded_because` is None where the forest is used, else the reason in words, for the log and the report.
+    `padded_because` is None where the forest is used, else the reason in words, for the log and the report. So is
+    `run_by_run_because` where a GPU attends to all runs in one call, and None on a CPU. `kernels` names what else runs.
     """
 
     def __init__(self, model: PreTrainedModel | PeftModel, chunk: int = 512) -> None:
@@ -31,7 +32,16 @@ class Policy(nn.Module):
         self.model = model
         self.chunk = chunk
         self.plain_attention = plain_attention(causal(model))
+        self.run_by_run_because: str | None = None
+        self.kernels = tuple(name for name in (kernel.activate(self.device), liger.engage(causal(model))) if name)
         self.padded_because = why_padded(self)
+
+    def words(self) -> list[str]:
+        """How the model is run, a sentence each, for the log; nothing on a CPU that shares."""
+        said = [f"running on padded rows, since {self.padded_because}"] if self.padded_because else []
+        if self.run_by_run_because:
+            said.append(f"attention goes run by run, which is slower, since {self.run_by_run_because}")
+        return said + ([f"running with {', '.join(self.kernels)}"] if self.kernels else [])
 
     def release(self) -> None:
         """Give the model back as it was: with the attention it came with."""
@@ -179,6 +189,8 @@ def why_padded(policy: Policy) -> str | None:
             shared_S, padded_S = forest_sums(policy, batch), padded_sums(policy, batch)
             policy.model.train()  # some attention can be shared only as long as nothing is dropped
             forest_sums(policy, batch)
+        if policy.device.type == "cuda":
+            policy.run_by_run_because = "; ".join(sorted(batch.forest.reasons)) or None
     except attention.ForestUnsupportedError as error:
         return str(error)
     except torch.OutOfMemoryError:

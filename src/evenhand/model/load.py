@@ -2,15 +2,22 @@
 
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from evenhand.errors import ModelError
@@ -96,21 +103,48 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
         raise ModelError(f"{folder}: the tokenizer cannot be loaded ({_first_line(error)}).") from error
 
 
-def load_model(source: Source, dtype: torch.dtype, device: torch.device) -> PreTrainedModel | PeftModel:
+def load_model(
+    source: Source, dtype: torch.dtype, device: torch.device, four_bit: bool = False
+) -> PreTrainedModel | PeftModel:
     """The causal language model in `dtype` on `device`; an adapter is put on its base, not merged.
 
-    Raises ModelError where the files do not make a model.
+    `four_bit` keeps the linear layers in NF4 (Dettmers et al. 2023, arXiv 2305.14314) and computes in `dtype`. Raises
+    ModelError where the files do not make a model, or bitsandbytes is not installed.
     """
     transformers_logging.disable_progress_bar()
     try:
         if source.base:
-            return PeftModel.from_pretrained(load_model(source.base, dtype, device), source.folder, is_trainable=False)
+            base = load_model(source.base, dtype, device, four_bit)
+            return PeftModel.from_pretrained(base, source.folder, is_trainable=False)
         model = AutoModelForCausalLM.from_pretrained(
-            source.folder, dtype=dtype, trust_remote_code=False, use_safetensors=True
+            source.folder,
+            dtype=dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+            **(_four_bit(dtype, device) if four_bit else {}),
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{source.folder}: the model cannot be loaded ({_first_line(error)}).") from error
-    return model.to(device)
+    return model if four_bit else model.to(device)
+
+
+def is_four_bit(model: PreTrainedModel | PeftModel) -> bool:
+    """Whether the model was loaded with its linear layers in four bits."""
+    return bool(getattr(model, "is_loaded_in_4bit", False))
+
+
+def _four_bit(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    if find_spec("bitsandbytes") is None:
+        raise ModelError(
+            "`model.load_in_4bit` needs bitsandbytes, which is not installed; run `pip install 'evenhand[gpu]'`."
+        )
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_use_double_quant=True,
+    )
+    return {"quantization_config": settings, "device_map": {"": device}}
 
 
 def choose_device() -> torch.device:

@@ -24,14 +24,18 @@ class Forest:
     """Which keys each run of queries may see: its own tokens up to the query, and all of the path that leads to it.
 
     Run r asks with tokens `query_starts_R1[r]:query_starts_R1[r+1]` and sees the tokens
-    `path_K[key_starts_R1[r]:key_starts_R1[r+1]]`, which end with its own.
+    `path_K[key_starts_R1[r]:key_starts_R1[r+1]]`, which end with its own. Token t stands on the paths at
+    `copies_K[copy_starts_T1[t]:copy_starts_T1[t+1]]`, in the order of the runs.
     """
 
     path_K: Tensor
+    copies_K: Tensor
+    copy_starts_T1: Tensor
     query_starts_R1: Tensor
     key_starts_R1: Tensor
     runs: tuple[tuple[int, int, int, int], ...]  # the same starts and ends as plain numbers: no device is asked
     masks: dict[Any, Tensor] = field(default_factory=dict, compare=False)  # filled by attention, shared by all layers
+    reasons: set[str] = field(default_factory=set, compare=False)  # why attention went run by run, if it did
 
     @property
     def longest_query(self) -> int:
@@ -68,7 +72,7 @@ class PackedBatch:
         """The same batch with its tensors on `device`."""
         if self.tokens_T.device == device:
             return self
-        forest = replace(self.forest, masks={}, **_moved(self.forest, device))
+        forest = replace(self.forest, masks={}, reasons=set(), **_moved(self.forest, device))
         return replace(self, **(_moved(self, device) | {"forest": forest}))
 
 
@@ -92,8 +96,12 @@ def pack(pairs: Sequence[EncodedPair], share: bool = True) -> PackedBatch:
     grown = [(run, path) for run, path in zip(runs, paths) if run[1] > run[0]]
     starts = np.cumsum([0] + [end - start for (start, end), _ in grown])
     keys = np.cumsum([0] + [len(path) for _, path in grown])
+    path_K = np.concatenate([path for _, path in grown])
+    copies = np.cumsum(np.concatenate([[0], np.bincount(path_K, minlength=len(tokens_T))]))
     forest = Forest(
-        path_K=torch.from_numpy(np.concatenate([path for _, path in grown])),
+        path_K=torch.from_numpy(path_K),
+        copies_K=torch.from_numpy(np.argsort(path_K, kind="stable")),
+        copy_starts_T1=torch.from_numpy(copies),
         query_starts_R1=torch.from_numpy(starts.astype(np.int32)),
         key_starts_R1=torch.from_numpy(keys.astype(np.int32)),
         runs=tuple((a, b, int(c), int(d)) for ((a, b), _), c, d in zip(grown, keys[:-1], keys[1:])),

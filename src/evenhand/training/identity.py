@@ -24,6 +24,7 @@ FREE = frozenset(
     {
         *("training.keep_checkpoints", "training.report_to", "training.checkpoint_every", "training.parallel"),
         *("training.checkpoint_activations", "training.token_budget", "training.on_nonfinite", "training.max_skipped"),
+        "training.deterministic",
     }
 )
 # What the tensors of a checkpoint have to fit: nobody can allow another one.

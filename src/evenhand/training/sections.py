@@ -42,6 +42,17 @@ class ModelSection(Section):
     dtype: DtypeName = Field(
         "auto", description="auto is bfloat16 on a GPU that has it and on a CPU with AMX, else float32"
     )
+    load_in_4bit: bool = Field(
+        False, description="keep the frozen base in four bits (NF4, needs bitsandbytes); only with an adapter"
+    )
+
+    @model_validator(mode="after")
+    def _frozen_base(self) -> "ModelSection":
+        if self.load_in_4bit and self.adapter is None:
+            raise ValueError(
+                "`load_in_4bit` is true and `adapter` is null: weights in four bits cannot be trained; give an adapter"
+            )
+        return self
 
 
 class DataSection(Section):
@@ -152,7 +163,12 @@ class TrainingSection(Section):
     keep_checkpoints: PositiveInt = Field(2, description="newest checkpoints kept, beside the best")
     patience: PositiveInt | None = Field(None, description="stop after so many validations without a lower loss")
     token_budget: PositiveInt | None = Field(None, description="tokens per micro-batch; left out: found by measuring")
-    checkpoint_activations: bool = Field(False, description="trade time for memory: recompute activations")
+    checkpoint_activations: bool = Field(
+        False, description="trade time for memory: recompute activations, all but attention's outputs"
+    )
+    deterministic: bool | None = Field(
+        None, description="the same bits from run to run; left out: true on a CPU, false on CUDA, where it costs time"
+    )
     parallel: Literal["auto", "ddp", "fsdp"] = Field(
         "auto",
         description="on many ranks: ddp copies, fsdp shards the training state; auto: as accelerate was configured",

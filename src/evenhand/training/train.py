@@ -22,6 +22,8 @@ from evenhand.model.forward import Policy, require_positions
 from evenhand.model.modes import Form
 from evenhand.model.workshop import Workshop
 from evenhand.objectives.simpo import SimPO
+from evenhand.training import recompute
+from evenhand.training.determinism import determinism
 from evenhand.training.identity import MACHINE, identity_of, refuse_unknown
 from evenhand.training.loop import Hooks, Log, Outcome, run_loop
 from evenhand.training.plan import make_plan
@@ -91,9 +93,7 @@ def make_policy(model: PreTrainedModel | PeftModel, adapter: Adapter | None, tra
         raise ModelError("the model is in float16, where small gradients vanish; load it in bfloat16 or float32.")
     wrapped = attach(model, adapter) if adapter is not None else model
     if training.checkpoint_activations:
-        # transformers renames this method; both names take the same settings.
-        enable = getattr(wrapped, "activation_checkpointing_enable", wrapped.gradient_checkpointing_enable)
-        enable({"use_reentrant": False})
+        recompute.enable(wrapped)
     return Policy(wrapped)
 
 
@@ -111,7 +111,8 @@ def train_policy(
         if is_sharded(training, ranks):
             shard(policy, ranks)
         job = Job(pairs, objective, plan, training, place.folder, identity, place.allowed, ranks)
-        with trackers(training.report_to, place, ranks.first) as log:
+        same_bits = determinism(training.deterministic, policy.device)
+        with same_bits, trackers(training.report_to, place, ranks.first) as log:
             outcome = run_loop(policy, job, hooks, log)
         make_whole(policy)
         return outcome

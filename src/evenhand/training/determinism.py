@@ -1,0 +1,30 @@
+"""`training.deterministic`: the same bits from run to run, and what that switches in torch."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+@contextmanager
+def determinism(asked: bool | None, device: torch.device) -> Iterator[bool]:
+    """Run with torch's deterministic kernels where `asked`; left out, on a CPU and not on CUDA. Yields which.
+
+    On CUDA cuBLAS needs its workspace fixed before its first product in the process, so that an environment without
+    CUBLAS_WORKSPACE_CONFIG gets one here. What torch was set to before comes back at the end.
+    """
+    chosen = device.type == "cpu" if asked is None else asked
+    if chosen and device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
+    memory: Any = torch.utils.deterministic
+    filled = memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(chosen)
+    memory.fill_uninitialized_memory = False  # costs a pass over memory and moves no number here
+    try:
+        yield chosen
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        memory.fill_uninitialized_memory = filled
