@@ -125,7 +125,13 @@ def load_model(
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{source.folder}: the model cannot be loaded ({_first_line(error)}).") from error
-    return model if four_bit else model.to(device)
+    if not four_bit:
+        return model.to(device)
+    for module in model.modules():
+        # After one forward in eval mode bitsandbytes would repack a CPU's weights for a product without a gradient.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def is_four_bit(model: PreTrainedModel | PeftModel) -> bool:
