@@ -9,6 +9,7 @@ number, and a second start goes on where the first one ended.
 """
 
 import argparse
+import importlib
 import json
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import torch
 
 from contenders import Setting, run
 from evenhand.files import write_json
+from evenhand.training.memory import is_out_of_memory
 from ideas import IDEAS
 from machine import Memory, describe, peak_flops
 from table import table
@@ -154,6 +156,12 @@ class Kept:
         return {"error": said, "out_of_memory": done.returncode == -9}
 
 
+def import_peer(name: str) -> None:
+    """Load a peer's code before memory is counted, so that it is not charged to its steps."""
+    for module in {"TRL": ("datasets", "trl.experimental.cpo"), "Liger": ("liger_kernel.chunked_loss",)}.get(name, ()):
+        importlib.import_module(module)
+
+
 def turn(options: argparse.Namespace, choice: Turn) -> Turn:
     """What a contender's process does."""
     device, dtype = torch.device(options.device), getattr(torch, choice["dtype"])
@@ -163,12 +171,15 @@ def turn(options: argparse.Namespace, choice: Turn) -> Turn:
     passes = PASSES[{"scoring": "scoring", "LoRA": "lora", "full": "full"}.get(name, options.train)]
     flops = sum(useful_flops(model, pairs, passes) for pairs in steps.steps[1:])
     setting = Setting(options.train, choice["micro"], options.budget, choice.get("checkpoint", False))
-    memory = Memory(device)
     try:
+        import_peer(name)
+        memory = Memory(device)
         seconds, loss = run(name, model, steps, setting)
     except ImportError as error:
         return {"error": f"cannot run here: {error}"}
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         return {"error": str(error).splitlines()[0], "out_of_memory": True}
     above = memory.peak()
     return {
