@@ -87,12 +87,10 @@ def align(recipe: Recipe, folder: Path, tell: Telling, allowed: tuple[str, ...] 
             return folder
         changed = _check_folder(folder, identity, allowed)
         ranks.wait()
+        policy = _policy(recipe, source)  # before anything is written: a model that cannot be opened leaves no folder
         material = encode_texts(texts, tokenizer, recipe.form, folder / "tokens", partial(tell.narrate, "encoding"))
         del texts  # they are tokens now, and a large file's texts would stay in memory until the end
-        for sentence in material.said:
-            tell.say(sentence)
-        policy = _policy(recipe, source)
-        for sentence in policy.words():
+        for sentence in (*material.said, *policy.words()):
             tell.say(sentence)
         require_room(folder, sum(weight.numel() for weight in policy.parameters() if weight.requires_grad))
         bench = Bench(recipe, tokenizer, material, policy, folder, identity, tell, allowed, ranks)
