@@ -1,6 +1,6 @@
 # make demo   the whole way on the built-in data and model
 # make test   everything that must hold: style, types, layers, tests
-# make reliability   the drills in their long form, about 10 minutes: kills, damage, full disks, lost ranks (docs/reliability.md)
+# make reliability   the drills in their long form: kills, damage, full disks, lost ranks (docs/reliability.md)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
