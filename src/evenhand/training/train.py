@@ -23,7 +23,7 @@ from evenhand.model.modes import Form
 from evenhand.model.workshop import Workshop
 from evenhand.objectives.simpo import SimPO
 from evenhand.training import recompute
-from evenhand.training.determinism import determinism
+from evenhand.training.determinism import determinism, fix_workspace
 from evenhand.training.identity import MACHINE, identity_of, refuse_unknown
 from evenhand.training.loop import Hooks, Log, Outcome, run_loop
 from evenhand.training.plan import make_plan
@@ -94,6 +94,7 @@ def make_policy(model: PreTrainedModel | PeftModel, adapter: Adapter | None, tra
     wrapped = attach(model, adapter) if adapter is not None else model
     if training.checkpoint_activations:
         recompute.enable(wrapped)
+    fix_workspace(training.deterministic, next(wrapped.parameters()).device)
     return Policy(wrapped)
 
 
