@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+# Standard deviations of a normal that hold 95 %.
+Z = 1.959963984540054
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:

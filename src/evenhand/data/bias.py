@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 from evenhand.data.agreement import shared_ratings
 from evenhand.data.items import TIED, Ballot, Identity
-from evenhand.figure import Figure
+from evenhand.figure import Figure, Z
 
 Habit = Literal["takes_longer", "takes_first", "disagrees"]
 Integers = npt.NDArray[np.int64]
@@ -135,7 +135,7 @@ def share(count: int, total: int) -> Figure:
     """
     if total == 0:
         return Figure(None, 0)
-    z, rate = 1.959963984540054, count / total
+    z, rate = Z, count / total
     middle = (rate + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(rate * (1 - rate) / total + z * z / (4 * total * total))
     low, high = (0.0 if count == 0 else middle - half), (1.0 if count == total else middle + half)

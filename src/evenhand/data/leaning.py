@@ -14,9 +14,8 @@ from evenhand.data.agreement import agreement, shared_ratings
 from evenhand.data.bias import first_won, longer_won, share, share_of_true
 from evenhand.data.items import Ballot, Identity
 from evenhand.data.marks import FEATURES
-from evenhand.figure import Figure
+from evenhand.figure import Figure, Z
 
-_Z = 1.959963984540054
 _CATEGORIES = 200
 
 
@@ -66,7 +65,7 @@ def length_auc(ballots: Iterable[Ballot]) -> Figure:
     # Each judgment against the others: the pair of a judgment with itself is taken out.
     own_D = np.where(ahead_D > 0, 1.0, np.where(ahead_D == 0, 0.5, 0.0))
     wins_D = (over_D + even_D / 2 - own_D) / (count - 1)
-    value, half = float(wins_D.mean()), _Z * 2 * float(wins_D.std(ddof=1)) / math.sqrt(count)
+    value, half = float(wins_D.mean()), Z * 2 * float(wins_D.std(ddof=1)) / math.sqrt(count)
     return Figure(value, count, max(0.0, value - half), min(1.0, value + half))
 
 

@@ -13,13 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
-from evenhand.figure import Figure
+from evenhand.figure import Figure, Z
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-Z = 1.959963984540054
 _FEWEST_FOR_A_MEDIAN = 6
 
 

@@ -10,8 +10,7 @@ from typing import Literal
 
 from scipy.special import ndtri
 
-from evenhand.evaluation.interval import Z
-from evenhand.figure import Figure
+from evenhand.figure import Figure, Z
 
 Word = Literal["not worse", "worse", "undecided", "cannot detect", "not run"]
 
