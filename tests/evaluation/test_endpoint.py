@@ -142,7 +142,7 @@ def test_a_refused_key_stops_with_one_sentence_that_does_not_tell_it(tmp_path, m
     monkeypatch.setenv("EVENHAND_JUDGE_KEY", KEY)
     refusal = 401, {"content-type": "application/json"}, json.dumps({"error": {"message": f"Incorrect API key: {KEY}"}})
     with judge_server(lambda body, number: refusal) as served:
-        with pytest.raises(UserError, match="refuses every question.*EVENHAND_JUDGE_KEY") as raised:
+        with pytest.raises(UserError, match=r"refuses every question.*EVENHAND_JUDGE_KEY") as raised:
             ask(served.url, ["q"], tmp_path / "t.jsonl")
         assert len(served.bodies) == 1
     assert KEY not in str(raised.value)

@@ -4,8 +4,8 @@ Everything here follows from the per-pair table of `evenhand score`, so any figu
 Shapes: B pairs.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,15 +21,23 @@ Slices = dict[str, dict[str, Mask]]
 
 @dataclass(frozen=True, slots=True)
 class PairTraits:
-    """What the scores do not tell about B pairs: the category and the family each belongs to, None where unknown."""
+    """What the scores do not tell about B pairs: the category and the family each belongs to, None where unknown.
+
+    `columns` are others to slice by, by name.
+    """
 
     category_B: tuple[str | None, ...]
     family_B: tuple[str | None, ...]
+    columns: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
 
     @classmethod
     def unknown(cls, count: int) -> "PairTraits":
         """No categories, and every pair a family of its own."""
         return cls((None,) * count, (None,) * count)
+
+    def with_columns(self, columns: Mapping[str, tuple[str | None, ...]]) -> "PairTraits":
+        """The same with more to slice by."""
+        return replace(self, columns={**self.columns, **columns})
 
     @classmethod
     def of(cls, scored: ScoredPairs, pairs: Sequence[PreferencePair]) -> "PairTraits":
@@ -135,15 +143,15 @@ def unequal_sides(scored: ScoredPairs) -> tuple[Mask, Mask]:
 
 
 def slices_of(scored: ScoredPairs, traits: PairTraits) -> Slices:
-    """Which pairs belong to which slice; the categories only where at least one pair has one."""
+    """Which pairs belong to which slice; categories and columns only where at least one pair has one."""
     shorter_B, longer_B = unequal_sides(scored)
     slices: Slices = {
         "longer_side": {"chosen_shorter": shorter_B, "chosen_longer": longer_B, "equal": ~(shorter_B | longer_B)},
         "length_difference_quartile": _quartiles(scored),
     }
-    names = sorted({name for name in traits.category_B if name is not None})
-    if names:
-        slices["category"] = {name: np.array([own == name for own in traits.category_B]) for name in names}
+    for column, value_B in {"category": traits.category_B, **traits.columns}.items():
+        if values := sorted({value for value in value_B if value is not None}):
+            slices[column] = {value: np.array([own == value for own in value_B]) for value in values}
     return slices
 
 
