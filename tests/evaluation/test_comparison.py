@@ -154,7 +154,7 @@ def test_columns_are_slices_too():
 
 @pytest.mark.parametrize("families", [False, True], ids=["alone", "in families"])
 def test_models_of_equal_quality_are_seldom_told_apart(families):
-    """A short form of `benchmarks/coverage.py verdicts`: at most 7 % of 120, from a fixed seed."""
+    """A short form of `benchmarks/coverage.py verdicts`; at a rate of 5 % more than 12 of 120 come once in 200 seeds."""
     rng, wrong = np.random.default_rng(5), 0
     for _ in range(120):
         family_B = np.repeat(np.arange(100), 2) if families else np.arange(200)
@@ -163,4 +163,4 @@ def test_models_of_equal_quality_are_seldom_told_apart(families):
         one, two = (quality + rng.normal(0, 0.7, 200) > 0 for _ in range(2))
         found = contrast(Sample(two.astype(float) - one.astype(float), family_B))
         wrong += found.word != "undecided"
-    assert wrong <= 8
+    assert wrong <= 12

@@ -13,6 +13,7 @@ import numpy as np
 from evenhand.data.schema import PreferencePair
 from evenhand.errors import DataError
 from evenhand.evaluation.interval import Floats, Integers, Mask, Sample, balanced, family_codes, share, spearman
+from evenhand.evaluation.length_control import length_controlled
 from evenhand.figure import Figure
 from evenhand.model.scores import ScoredPairs
 
@@ -63,7 +64,7 @@ class PairTraits:
 class PreferenceEvaluation:
     """Agreement with held-out preferences; `spearman_length` is over all 2B answers.
 
-    `slices` gives pairwise accuracy by `longer_side`, `length_difference_quartile` and, where given, `category`.
+    `length_controlled_accuracy` is what a logistic model gives for answers of equal length. `slices` gives pairwise accuracy by `longer_side`, `length_difference_quartile` and, where given, `category`.
     """
 
     pairwise_accuracy: Figure
@@ -72,6 +73,7 @@ class PreferenceEvaluation:
     spearman_length: Figure
     n: int
     slices: dict[str, dict[str, Figure]] = field(default_factory=dict)
+    length_controlled_accuracy: Figure = field(default_factory=lambda: Figure(None, 0))
 
     def json(self) -> dict[str, Any]:
         """The shape that `evenhand evaluate --json` and reports state."""
@@ -84,6 +86,7 @@ class PreferenceEvaluation:
                 for name, by_value in self.slices.items()
             },
             "spearman_length": self.spearman_length.json(),
+            "length_controlled_accuracy": self.length_controlled_accuracy.json(),
             "n": self.n,
         }
 
@@ -108,6 +111,7 @@ def evaluate_pairs(scored: ScoredPairs, traits: PairTraits | None = None) -> Pre
             name: {value: share(won.where(mask_B)) for value, mask_B in by_value.items()}
             for name, by_value in slices_of(scored, traits).items()
         },
+        length_controlled_accuracy=length_controlled(won, _longer_by(scored)).share,
     )
 
 
@@ -163,6 +167,11 @@ def _quartiles(scored: ScoredPairs) -> dict[str, Mask]:
     difference_B = scored.chosen_tokens_B - scored.rejected_tokens_B
     place_B = np.searchsorted(np.quantile(difference_B, [0.25, 0.5, 0.75]), difference_B)
     return {f"q{place + 1}": place_B == place for place in range(4)}
+
+
+def _longer_by(scored: ScoredPairs) -> Floats:
+    """Chosen minus rejected, in tokens."""
+    return (scored.chosen_tokens_B - scored.rejected_tokens_B).astype(np.float64)
 
 
 def _spearman_length(scored: ScoredPairs, family_B: Integers) -> Figure:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from transformers import PreTrainedTokenizerBase
 
@@ -13,7 +13,7 @@ from evenhand.data.read import describe, read_pairs
 from evenhand.data.schema import Refusal, by_reason
 from evenhand.data.snapshot import content_hash, read_snapshot
 from evenhand.errors import UserError
-from evenhand.evaluation.evaluate import Asking, HeldOut, Narrator, evaluation_of
+from evenhand.evaluation.evaluate import HeldOut, Narrator
 from evenhand.model.encode import encode_pairs, require_pairs
 from evenhand.model.forward import Policy
 from evenhand.model.load import DtypeName, Source, choose_device, choose_dtype, find_source, load_model, load_tokenizer
@@ -92,15 +92,6 @@ def given_texts(data: str, kind: str | None = None) -> Texts:
     reading, pairs = read_pairs(data, kind)
     said_of_it = (describe(reading), *reading.notes)
     return Texts((), pairs, reading.refusals, reading.rows_in, reading.rows_used, said_of_it, content_hash((), pairs))
-
-
-def evaluate_model(asked: Asked, prompts: int, say: Say, narrate: Narrator) -> dict[str, Any]:
-    """The evaluation as `evenhand evaluate --json` states it, with the accounting of rows."""
-    found = appraise(asked, say, narrate)
-    asking = Asking(prompts, narrate=narrate)
-    evaluated = evaluation_of(found.policy, found.tokenizer, found.held_out, (found.scored, asking))
-    data = {"rows_in": found.rows_in, "rows_used": found.rows_used, "refused": found.refused}
-    return evaluated.json() | {"data": data}
 
 
 def write_rows(path: Path, found: Appraised) -> Path:

@@ -14,6 +14,7 @@ from evenhand.evaluation.evaluate import Narrator
 from evenhand.evaluation.generate import Generation
 from evenhand.evaluation.replies import read_replies
 from evenhand.lifecycle.appraisal import Asked, Say, appraise
+from evenhand.lifecycle.reading import reading_of
 from evenhand.model.scores import ScoredPairs
 from evenhand.training.journal import read_journal
 from evenhand.training.material import read_texts
@@ -131,14 +132,13 @@ def _kept(run: Path, recipe: Recipe) -> Scored:
         raise DataError(
             f"{run} kept no scores: it had no held-out pairs; compare with --data FILE, which scores its model now."
         )
-    objective = recipe.objective.build()
-    needs_reference = getattr(objective, "needs_reference", False)
+    reading = reading_of(recipe)
     start = run / "rows" / "step-000000.parquet"
     return Scored(
         str(run),
         ScoredPairs.read(rows),
-        ScoredPairs.read(start) if needs_reference and start.exists() else None,
-        bool(getattr(objective, "length_normalised", False)),
+        ScoredPairs.read(start) if reading.needs_reference and start.exists() else None,
+        reading.per_token,
     )
 
 
