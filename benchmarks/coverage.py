@@ -10,18 +10,22 @@ import argparse
 from collections.abc import Callable
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
+from evenhand.evaluation.calibration import calibration
 from evenhand.evaluation.contrast import contrast
 from evenhand.evaluation.interval import (
     Sample,
     balanced,
     mean_difference,
     median,
+    quantile,
     share,
     spearman,
     student_mean,
 )
+from evenhand.evaluation.length_control import length_controlled
+from evenhand.evaluation.overfit import unpaired
 from evenhand.figure import Figure
 
 Draw = Callable[[np.random.Generator, int], tuple[Figure, float]]
@@ -74,6 +78,11 @@ def reply_length_median(rng: np.random.Generator, n: int) -> tuple[Figure, float
     return median(Sample(np.floor(rng.lognormal(4.1, 0.5, n)), np.arange(n))), 60.0
 
 
+def reply_length_median_in_characters(rng: np.random.Generator, n: int) -> tuple[Figure, float]:
+    """Whole tokens tie and make the interval wide; characters hardly do."""
+    return median(Sample(np.floor(rng.lognormal(5.6, 0.5, n)), np.arange(n))), float(np.floor(np.exp(5.6)))
+
+
 def repetition_mean(rng: np.random.Generator, n: int) -> tuple[Figure, float]:
     """Mostly a little, sometimes a lot: a skewed share."""
     return student_mean(Sample(rng.beta(0.8, 3.2, n), np.arange(n))), 0.2
@@ -86,6 +95,32 @@ def length_correlation(rng: np.random.Generator, n: int) -> tuple[Figure, float]
     return spearman(Sample(one, np.arange(n)), two), float(6 / np.pi * np.arcsin(rho / 2))
 
 
+def at_equal_length(rng: np.random.Generator, n: int) -> tuple[Figure, float]:
+    longer = rng.normal(4, 20, n)
+    right = rng.random(n) < 1 / (1 + np.exp(-(0.6 + 0.8 * np.tanh(longer / longer.std()))))
+    return length_controlled(Sample(right.astype(np.float64), np.arange(n)), longer).share, float(
+        1 / (1 + np.exp(-0.6))
+    )
+
+
+def overconfidence(rng: np.random.Generator, n: int) -> tuple[Figure, float]:
+    """A model whose probability is true is neither too sure nor too modest."""
+    size = np.abs(rng.normal(0, 1, n))
+    gap = np.where(rng.random(n) < 1 / (1 + np.exp(-2 * size)), size, -size)
+    return calibration(gap, np.arange(n), 2.0).overconfidence, 0.0
+
+
+def lower_quartile_of_length(rng: np.random.Generator, n: int) -> tuple[Figure, float]:
+    truth = float(np.floor(np.exp(4.1 + 0.5 * ndtri(0.25))))
+    return quantile(Sample(np.floor(rng.lognormal(4.1, 0.5, n)), np.arange(n)), 0.25), truth
+
+
+def train_gap_figure(rng: np.random.Generator, n: int) -> tuple[Figure, float]:
+    """Training and held-out pairs are different pairs: n of each."""
+    one, two = (share(Sample((rng.random(n) < p).astype(np.float64), np.arange(n))) for p in (0.8, 0.65))
+    return unpaired(one, two), 0.15
+
+
 STATISTICS: dict[str, Draw] = {
     "accuracy": accuracy,
     "accuracy, ties": accuracy_with_ties,
@@ -95,11 +130,16 @@ STATISTICS: dict[str, Draw] = {
     "paired difference, families": paired_difference_in_families,
     "paired difference, bootstrap": bootstrapped_difference,
     "median length": reply_length_median,
+    "median length, characters": reply_length_median_in_characters,
     "repetition": repetition_mean,
+    "quartile of length": lower_quartile_of_length,
     "Spearman with length": length_correlation,
+    "accuracy at equal length": at_equal_length,
+    "overconfidence": overconfidence,
+    "training minus held-out": train_gap_figure,
 }
 # The fewest items for which a page shows an interval at all.
-SMALLEST = {"median length": 6}
+SMALLEST = {"median length": 6, "median length, characters": 6, "quartile of length": 13}
 
 
 def coverage(draw: Draw, n: int, data_sets: int, seed: int = 0) -> float:

@@ -60,7 +60,7 @@ def base_of(folder: Path) -> str:
 
 
 def test_drift_is_the_divergence_that_transformers_gives_in_float64(run, examined):
-    folder, _, held_out = run
+    folder, _, _ = run
     base = AutoModelForCausalLM.from_pretrained(base_of(folder)).double().eval()
     new = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_of(folder)), folder / "model")
     new = new.double().eval()
