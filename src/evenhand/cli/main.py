@@ -16,6 +16,7 @@ from evenhand.cli.export import export
 from evenhand.cli.gate import gate
 from evenhand.cli.init import init
 from evenhand.cli.registry import registry_app
+from evenhand.cli.run import run as run_stages
 from evenhand.cli.score import score
 from evenhand.cli.train import train
 from evenhand.cli.verify import verify
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 for command in (demo, init, audit, curate, convert, train, score, evaluate, compare, export, verify, gate):
     app.command()(command)
+app.command("run")(run_stages)
 
 
 app.add_typer(registry_app)

@@ -46,12 +46,20 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
-    """A model's scores, and its replies and cost where a run kept them; `texts` are the pairs, where they are known."""
+    """A model's scores, and its replies and cost where a run kept them; `texts` are the pairs, where they are known.
+
+    `start` are a run's scores before its first step."""
 
     scored: Scored
     replies: Generation | None = None
     cost: Cost | None = None
     texts: tuple[PreferencePair, ...] = ()
+    start: ScoredPairs | None = None
+
+    def at_start(self) -> "Entrant":
+        """The same run before its first step; needs the scores that it kept of itself then."""
+        assert self.start is not None
+        return Entrant(Scored(f"start of {self.name}", self.start), texts=self.texts)
 
     @property
     def name(self) -> str:
@@ -59,12 +67,12 @@ class Entrant:
         return self.scored.name
 
 
-def entrants(names: Sequence[str], data: str | None, say: Say, narrate: Narrator) -> list[Entrant]:
+def entrants(names: Sequence[str], data: str | None, say: Say, narrate: Narrator, fewest: int = 2) -> list[Entrant]:
     """Resolve every name; with `data`, models are scored on it, without it runs bring the scores that they kept.
 
-    Raises UserError for fewer than two, for a model without scores where there is no data, and what reading raises.
+    Raises UserError for fewer than `fewest`, for a model without scores where there is no data, and what reading raises.
     """
-    if len(names) < 2:
+    if len(names) < fewest:
         raise UserError("a comparison needs two models: evenhand compare A B.")
     calling = called(names)
     return [_entrant(name, calling[name], data, (say, narrate)) for name in dict.fromkeys(names)]
@@ -104,7 +112,9 @@ def _entrant(name: str, called_: str, data: str | None, telling: tuple[Say, Narr
         return Entrant(Scored(called_, scored), texts=texts)
     recipe = _recipe(run)
     kept = _kept(run, recipe)
-    entrant = Entrant(replace(kept, name=called_), _replies(run), _cost(run, recipe))
+    start = run / "rows" / "step-000000.parquet"
+    begun = ScoredPairs.read(start) if start.exists() else None
+    entrant = Entrant(replace(kept, name=called_), _replies(run), cost_of(run), start=begun)
     if data is None:
         return replace(entrant, texts=_texts(run, recipe, telling[0]))
     pairs, texts = _scores(name, data, telling)
@@ -133,11 +143,12 @@ def _kept(run: Path, recipe: Recipe) -> Scored:
             f"{run} kept no scores: it had no held-out pairs; compare with --data FILE, which scores its model now."
         )
     reading = reading_of(recipe)
+    other = getattr(recipe.objective, "reference_model", None) not in (None, recipe.model.source)
     start = run / "rows" / "step-000000.parquet"
     return Scored(
         str(run),
         ScoredPairs.read(rows),
-        ScoredPairs.read(start) if reading.needs_reference and start.exists() else None,
+        ScoredPairs.read(start) if reading.needs_reference and not other and start.exists() else None,
         reading.per_token,
     )
 
@@ -147,12 +158,13 @@ def _replies(run: Path) -> Generation | None:
     return read_replies(file) if file.exists() else None
 
 
-def _cost(run: Path, recipe: Recipe) -> Cost | None:
+def cost_of(run: Path) -> Cost | None:
+    """What training the run took; None where its journal has no step."""
     steps = [record for record in read_journal(run / "journal.jsonl") if "pairs_per_second" in record]
     if not steps:
         return None
     return Cost(
-        recipe.objective.name,
+        _recipe(run).objective.name,
         int(steps[-1]["step"]),
         float(steps[-1]["pairs_per_second"]),
         float(steps[-1]["seconds"]),

@@ -37,10 +37,8 @@ class Stages:
         kept = self._read()
         self._done: dict[str, Any] = kept.get("stages", {})
         self._fixed: dict[str, str] = kept.get("fixed", {})
-        self.require(fixed, "the recipe")
-        self._fixed |= fixed
         folder.mkdir(parents=True, exist_ok=True)
-        self._write()
+        self.keep(fixed, "the recipe")
 
     def require(self, hashes: Mapping[str, str], where: str) -> None:
         """Raise RecipeError where a hash that must stay the same is another one in `where`."""
@@ -50,6 +48,12 @@ class Stages:
                     f"the {name} of {where} is {found[:12]} and the earlier stages in {self.folder} had "
                     f"{self._fixed[name][:12]}; scores before and after would not compare, so start in another folder."
                 )
+
+    def keep(self, hashes: Mapping[str, str], where: str) -> None:
+        """From now on these must stay the same; raises RecipeError where they were others before."""
+        self.require(hashes, where)
+        self._fixed |= hashes
+        self._write()
 
     def perform(self, stage: Stage) -> dict[str, Any]:
         """The facts of a stage, from before where nothing that decides it has changed."""
