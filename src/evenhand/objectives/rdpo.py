@@ -38,7 +38,7 @@ class RDPO:
 
     def __call__(self, policy: PairScores, reference: PairScores | None = None) -> Tensor:
         """The loss of each pair, (B,)."""
-        longer_B = policy.chosen_tokens_B - policy.rejected_tokens_B
+        longer_B = (policy.chosen_tokens_B - policy.rejected_tokens_B).to(policy.chosen_sum_B)
         return -F.logsigmoid(self.beta * ratio_gap(policy, reference) + self.alpha * longer_B)
 
     def rewards(self, policy: PairScores, reference: PairScores | None = None) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from evenhand.errors import CollapseError, InterruptedRun, NonFiniteError
 from evenhand.model.forward import Policy
+from evenhand.training.baseline import with_baseline
 from evenhand.training.budget import budget_note, default_budget, find_budget, within_memory
 from evenhand.training.checkpoint import require_room
 from evenhand.training.journal import append_record
@@ -132,7 +133,8 @@ def _step(run: _Run, number: int, indices: tuple[int, ...]) -> tuple[StepResult 
 
     def attempt(budget: int) -> StepResult:
         share = share_of(pairs, budget, job.ranks, run.optimizer.sharded)
-        return train_step(run.policy, goal, run.optimizer, share, (rate, job.settings.max_gradient_norm))
+        aimed = with_baseline(goal, run.policy, (pairs, budget, job.ranks, run.optimizer.sharded))
+        return train_step(run.policy, aimed, run.optimizer, share, (rate, job.settings.max_gradient_norm))
 
     result, said = None, ""
     try:
