@@ -58,8 +58,10 @@ class Output:
             self.say(f"step {done}/{steps} is skipped: {record['skipped']}")
             return
         left = clock((steps - done) * record["seconds"] / done)
+        # Without pairs there is neither accuracy nor gap.
+        compared = f"accuracy {record['accuracy']:.2f}, gap {record['gap']:+.3f}, " if "accuracy" in record else ""
         line = (
-            f"step {done}/{steps}: loss {record['loss']:.4f}, accuracy {record['accuracy']:.2f}, gap {record['gap']:+.3f}, "
+            f"step {done}/{steps}: loss {record['loss']:.4f}, {compared}"
             f"{record['pairs_per_second']:.2f} pairs/s, {left} left"
         )
         self._stage = ""
