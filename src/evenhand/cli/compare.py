@@ -20,6 +20,14 @@ def compare(
     ] = None,
     by: Annotated[list[str] | None, typer.Option(help="A column of --data to slice by; may be given again.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the comparison as an HTML page, its JSON beside it.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Address of an OpenAI-compatible endpoint that judges the replies runs kept.")
+    ] = None,
+    judge_model: Annotated[str, typer.Option(help="The judge's model; its key is read from EVENHAND_JUDGE_KEY.")] = "",
+    judge_log: Annotated[Path, typer.Option(help="File of all that was asked and said; a second run goes on.")] = Path(
+        "judge.jsonl"
+    ),
+    votes: Annotated[Path | None, typer.Option(help="Votes of `evenhand vote`.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -31,13 +39,24 @@ def compare(
     Example: evenhand compare runs/dpo runs/simpo --out compare.html
     """
     from evenhand.evaluation.comparison_page import write_comparison
+    from evenhand.evaluation.endpoint import Endpoint
+    from evenhand.evaluation.judge import EndpointJudge
     from evenhand.lifecycle.compared import compare_entrants, words
     from evenhand.lifecycle.entrant import entrants
+    from evenhand.lifecycle.judging import judged_by, judged_by_votes
 
     output = Output(as_json, quiet)
     if by and data is None:
         raise UserError("--by needs the file that has the column; add --data FILE.")
-    found = compare_entrants(entrants(models, data, output.say, output.narrate), (data, by) if data and by else None)
+    given = entrants(models, data, output.say, output.narrate)
+    judged = []
+    for candidate in given[1:]:
+        if judge is not None:
+            asked = EndpointJudge(Endpoint(judge, judge_model), judge_log)
+            judged.append(judged_by(asked, given[0], candidate, output.narrate))
+        if votes is not None:
+            judged.append(judged_by_votes(votes, given[0], candidate))
+    found = compare_entrants(given, (data, by) if data and by else None, judged)
     if out is not None:
         write_comparison(out, found.told, found.value)
         output.say(f"wrote {out} and {out.with_suffix('.json')}")

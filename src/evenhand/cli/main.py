@@ -20,6 +20,7 @@ from evenhand.cli.run import run as run_stages
 from evenhand.cli.score import score
 from evenhand.cli.train import train
 from evenhand.cli.verify import verify
+from evenhand.cli.vote import vote
 from evenhand.errors import EvenhandError
 from evenhand.files import DISK_ERRORS
 
@@ -31,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, init, audit, curate, convert, train, score, evaluate, compare, export, verify, gate):
+for command in (demo, init, audit, curate, convert, train, score, evaluate, compare, vote, export, verify, gate):
     app.command()(command)
 app.command("run")(run_stages)
 
