@@ -114,12 +114,15 @@ class Generation:
 
     def json(self) -> dict[str, Any]:
         """The figures that `evenhand evaluate --json` states under `generation`."""
-        quartiles = {name: [figure.json() for figure in pair] for name, pair in self.quartiles().items()}
+        quartiles = {
+            f"{place}_quartile_{name}": figure.json()
+            for name, pair in self.quartiles().items()
+            for place, figure in zip(("lower", "upper"), pair)
+        }
         return {
             "median_tokens": self.median_tokens.json(),
             "median_characters": self.median_characters.json(),
-            "quartiles_tokens": quartiles["tokens"],
-            "quartiles_characters": quartiles["characters"],
+            **quartiles,
             "repetition": self.repetition.json(),
             "distinct_1": self.distinct(1).json(),
             "distinct_2": self.distinct(2).json(),

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 
 from evenhand.errors import RecipeError
-from evenhand.training.recipe import Recipe, check_recipe
+from evenhand.training.recipe import Recipe, check_recipe, recipe_value
 from evenhand.training.section import Section
 
 ReferenceMode = Literal["adapter_off", "model", "cached"]
@@ -55,14 +54,7 @@ def read_plan(path: Path) -> Plan:
 
     Raises RecipeError for what is no recipe, for data without a share to hold out, and for another method than SimPO.
     """
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"{path}: {error.strerror}; write a recipe with `evenhand init`.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(value, dict):
-        raise RecipeError(f"{path} does not hold a recipe; write one with `evenhand init`.")
+    value = recipe_value(path)
     stages = _stages(value.pop("stages", {}), path)
     recipe = check_recipe(value, str(path))
     if recipe.data.source is None or not isinstance(recipe.data.validation, float):
