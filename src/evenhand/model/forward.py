@@ -157,7 +157,7 @@ def forest_rewards(policy: Policy, batch: PackedBatch) -> Tensor:
 def padded_rewards(policy: Policy, batch: PackedBatch) -> Tensor:
     """The same from padded rows, read where each ends."""
     model = causal(policy.model)
-    tokens_SL, mask_SL = _padded_rows(policy, batch)
+    tokens_SL, mask_SL = padded_rows(policy, batch)
     hidden_SLd = model.base_model(input_ids=tokens_SL, attention_mask=mask_SL, use_cache=False).last_hidden_state
     ending_Sd = hidden_SLd[torch.arange(len(tokens_SL), device=policy.device), mask_SL.sum(1) - 1]
     return rewards_of(model, ending_Sd) * batch.scored_S
@@ -194,7 +194,7 @@ def forest_states(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
     return hidden_Td
 
 
-def _padded_rows(policy: Policy, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+def padded_rows(policy: Policy, batch: PackedBatch) -> tuple[Tensor, Tensor]:
     """Tokens and mask of the sequences, each (S, L), padded on the right; the model is set to read them."""
     rows = [torch.from_numpy(s.tokens.astype(np.int64)) for s in batch.sequences]
     use_attention(causal(policy.model), policy.plain_attention)
@@ -205,7 +205,7 @@ def _padded_rows(policy: Policy, batch: PackedBatch) -> tuple[Tensor, Tensor]:
 
 def padded_sums(policy: Policy, batch: PackedBatch) -> Tensor:
     """The same sums from padded rows and the model's own logits, for decoders that cannot share."""
-    tokens_SL, mask_SL = _padded_rows(policy, batch)
+    tokens_SL, mask_SL = padded_rows(policy, batch)
     logits_SLV = causal(policy.model)(input_ids=tokens_SL, attention_mask=mask_SL, use_cache=False).logits
     parts = []
     for logits_LV, row_L, s in zip(logits_SLV, tokens_SL, batch.sequences):
