@@ -1,5 +1,7 @@
 """Advantages against the sum that defines them, whitening and token rewards by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ def test_advantages_are_discounted_sums_of_surprises(gamma: float, lam: float) -
     starts = [0, 4, 5, 11]
     reward, value = draw.normal(size=11), draw.normal(size=11)
     found, returns = advantages(torch.tensor(reward), torch.tensor(value), starts, (gamma, lam))
-    for start, end in zip(starts, starts[1:]):
+    for start, end in itertools.pairwise(starts):
         after = np.append(value[start + 1 : end], 0.0)
         surprise = reward[start:end] + gamma * after - value[start:end]
         for t in range(end - start):

@@ -3,6 +3,7 @@
 Shapes: E tokens of all replies end to end, S replies; `starts_S1` has where each reply starts, and the end.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -28,7 +29,7 @@ def advantages(
     """
     gamma, lam = discounts
     advantage_E = torch.zeros_like(reward_E)
-    for start, end in zip(starts_S1, starts_S1[1:]):
+    for start, end in itertools.pairwise(starts_S1):
         following = torch.zeros((), dtype=reward_E.dtype, device=reward_E.device)
         next_value = torch.zeros_like(following)
         for t in range(end - 1, start - 1, -1):

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from evenhand.errors import InterruptedRun, NonFiniteError
 from evenhand.evaluation.generate import Serving
