@@ -17,6 +17,7 @@ from evenhand.model.score import score_pairs
 from evenhand.objectives.simpo import SimPO
 from evenhand.training import plan
 from evenhand.training.budget import default_budget
+from evenhand.training.goal import Goal
 from evenhand.training.optim import MasterAdamW
 from evenhand.training.share import Share
 from evenhand.training.step import train_step
@@ -58,7 +59,9 @@ def run_evenhand(model: Any, work: Work, setting: Setting) -> Result:
     for pairs in work.steps:
         began = now(policy.device)
         micro = plan.micro_batches(pairs, settings.token_budget or default_budget(policy.device))[0]
-        losses.append(train_step(policy, SimPO(BETA, MARGIN), optimizer, Share.alone(micro), (RATE, LARGEST)).loss)
+        losses.append(
+            train_step(policy, Goal(SimPO(BETA, MARGIN)), optimizer, Share.alone(micro), (RATE, LARGEST)).loss
+        )
         seconds.append(now(policy.device) - began)
     return seconds[1:], mean(losses[1:])
 

@@ -16,6 +16,7 @@ import torch
 
 from evenhand.model.forward import Policy
 from evenhand.objectives.simpo import SimPO
+from evenhand.training.goal import Goal
 from evenhand.training.optim import MasterAdamW
 from evenhand.training.plan import make_plan, micro_batches, steps_from
 from evenhand.training.share import Share
@@ -68,7 +69,7 @@ def measured(pairs: int, batch: int, budget: int, steps: int) -> Figures:
         if number == 1:
             tokens, began = 0, time.perf_counter()
         micro = micro_batches([encoded[i] for i in indices], budget)[0]
-        tokens += train_step(policy, SimPO(2.0, 0.5), optimizer, Share.alone(micro), (1e-5, 1.0)).tokens
+        tokens += train_step(policy, Goal(SimPO(2.0, 0.5)), optimizer, Share.alone(micro), (1e-5, 1.0)).tokens
     return {"seconds_per_token": (time.perf_counter() - began) / tokens, "pairs": held, "peak": memory.peak()}
 
 

@@ -20,6 +20,7 @@ from evenhand.model.score import score_pairs
 from evenhand.training.optim import MasterAdamW
 from evenhand.training.plan import micro_batches
 from evenhand.training.share import Share
+from evenhand.training.goal import Goal
 from evenhand.training.step import train_step
 
 
@@ -35,7 +36,7 @@ def gradient_gap(pairs: list[EncodedPair], budget: int) -> float:
         optimizer = MasterAdamW(policy, 0.0)
         kept: list[torch.Tensor] = []
         optimizer.step = lambda _, o=optimizer, k=kept: k.extend(m.grad.clone() for m in o.masters)  # type: ignore[method-assign]
-        train_step(policy, OBJECTIVE, optimizer, Share.alone(micro_batches(pairs, tokens)[0]), (1e-3, 1e9))
+        train_step(policy, Goal(OBJECTIVE), optimizer, Share.alone(micro_batches(pairs, tokens)[0]), (1e-3, 1e9))
         gradients.append(torch.cat([gradient.reshape(-1) for gradient in kept]))
     return float((gradients[0] - gradients[1]).norm() / gradients[0].norm())
 

@@ -13,6 +13,7 @@ from small_training import OBJECTIVE, some_pairs, trained
 
 from evenhand.model.encode import EncodedPair
 from evenhand.model.forward import Policy
+from evenhand.training.goal import Goal
 from evenhand.training.optim import MasterAdamW
 from evenhand.training.plan import micro_batches
 from evenhand.training.share import Share
@@ -29,7 +30,9 @@ def golden_step() -> dict[str, float]:
     policy = Policy(tiny("llama"))
     before = trained(policy)
     optimizer = MasterAdamW(policy, weight_decay=0.01)
-    result = train_step(policy, OBJECTIVE, optimizer, Share.alone(micro_batches(golden_pairs(), 100)[0]), (1e-3, 1.0))
+    result = train_step(
+        policy, Goal(OBJECTIVE), optimizer, Share.alone(micro_batches(golden_pairs(), 100)[0]), (1e-3, 1.0)
+    )
     moved = sum(float((weight - before[name]).double().square().sum()) for name, weight in trained(policy).items())
     return {
         "loss": result.loss,

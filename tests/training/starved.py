@@ -19,6 +19,7 @@ from torch import Tensor
 from evenhand.model.encode import EncodedPair, side
 from evenhand.model.forward import Policy
 from evenhand.training.budget import within_memory
+from evenhand.training.goal import Goal
 from evenhand.training.optim import MasterAdamW
 from evenhand.training.plan import micro_batches
 from evenhand.training.share import Share
@@ -39,7 +40,7 @@ def stepped(pairs: list[EncodedPair], budget: int, limit: int | None) -> tuple[d
             pairs,
             budget,
             lambda tokens: train_step(
-                policy, OBJECTIVE, optimizer, Share.alone(micro_batches(pairs, tokens)[0]), (1e-3, 1.0)
+                policy, Goal(OBJECTIVE), optimizer, Share.alone(micro_batches(pairs, tokens)[0]), (1e-3, 1.0)
             ),
             optimizer.forget_gradients,
         )

@@ -19,6 +19,7 @@ from evenhand.model.encode import EncodedPair, side
 from evenhand.model.forward import Policy
 from evenhand.model.pack import PackedBatch, forest_tokens
 from evenhand.training.budget import CPU_TOKEN_BUDGET, Fit, Probe, fastest, find_budget, longest_group, measured_fit
+from evenhand.training.goal import Goal
 from evenhand.training.journal import read_journal
 from evenhand.training.memory import PeakWatch, free_bytes, is_out_of_memory, memory_peak_bytes
 from evenhand.training.optim import MasterAdamW
@@ -93,9 +94,9 @@ def test_an_error_that_is_not_of_memory_passes() -> None:
     optimizer = MasterAdamW(policy, 0.0)
     outside = [EncodedPair(0, "x", "0", side([1, 2, 500], 2), side([1, 2, 3], 2))]  # no such token
     with pytest.raises(IndexError):
-        train_step(policy, OBJECTIVE, optimizer, Share.alone([outside]), (1e-3, 1.0))
+        train_step(policy, Goal(OBJECTIVE), optimizer, Share.alone([outside]), (1e-3, 1.0))
     with room_for(1), pytest.raises(StepTooLargeError, match=r"can't allocate memory"):
-        train_step(policy, OBJECTIVE, optimizer, Share.alone([some_pairs(2)]), (1e-3, 1.0))
+        train_step(policy, Goal(OBJECTIVE), optimizer, Share.alone([some_pairs(2)]), (1e-3, 1.0))
     assert not optimizer.adamw.state
 
 

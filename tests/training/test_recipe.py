@@ -67,7 +67,7 @@ def test_an_adapter_left_out_is_rank_16_and_null_is_full_fine_tuning(tmp_path: P
         ("training", {"learning_rte": 1e-4}, r"`training\.learning_rte`.*did you mean `learning_rate`\?"),
         ("model", {"adapter": {"rnk": 8}}, r"`model\.adapter\.rnk`.*did you mean `rank`\?"),
         ("data", {"zzzzzz": 1}, r"`data\.zzzzzz` is not a key of a recipe; known: source, train"),
-        ("objective", {"name": "dpo"}, r"`objective\.name`: input should be 'simpo'"),
+        ("objective", {"name": "dop"}, r"`objective\.name` is dop; did you mean `dpo`\?"),
         ("training", {"batch_pairs": ...}, r"`training\.batch_pairs` is missing; it decides the result"),
         ("training", {"seed": ...}, r"`training\.seed` is missing"),
         ("training", {"epochs": ...}, r"`training`: give `epochs` or `steps`"),

@@ -16,6 +16,7 @@ from evenhand.errors import NonFiniteError
 from evenhand.model.encode import EncodedPair
 from evenhand.model.forward import Policy
 from evenhand.objectives.simpo import SimPO
+from evenhand.training.goal import Goal
 from evenhand.training.optim import MasterAdamW
 from evenhand.training.plan import micro_batches
 from evenhand.training.share import Share
@@ -28,7 +29,7 @@ def stepped(pairs: list[EncodedPair], budget: int) -> tuple[StepResult, dict[str
     """A first step without scaling down, and its gradient: AdamW's first moment is a tenth of it."""
     policy = Policy(tiny("llama"))
     optimizer = MasterAdamW(policy, 0.0)
-    result = train_step(policy, OBJECTIVE, optimizer, Share.alone(micro_batches(pairs, budget)[0]), (1e-4, 1e9))
+    result = train_step(policy, Goal(OBJECTIVE), optimizer, Share.alone(micro_batches(pairs, budget)[0]), (1e-4, 1e9))
     return result, {name: 10 * t for name, t in optimizer.tensors() if name.startswith("exp_avg.")}
 
 
@@ -82,7 +83,7 @@ def test_a_tie_counts_one_half() -> None:
     one = some_pairs(1)[0]
     same = EncodedPair(0, "tie", "0", one.chosen, one.chosen)
     policy = Policy(tiny("llama"))
-    result = train_step(policy, OBJECTIVE, MasterAdamW(policy, 0.0), Share.alone([[same]]), (0.0, 1.0))
+    result = train_step(policy, Goal(OBJECTIVE), MasterAdamW(policy, 0.0), Share.alone([[same]]), (0.0, 1.0))
     assert (result.accuracy, result.gap) == (0.5, 0.0)
     assert result.loss == pytest.approx(1.313262, abs=1e-6)
 
@@ -107,7 +108,7 @@ def test_one_broken_number_stops_the_step_before_anything_moves(name: str, value
         policy.model.get_parameter(name).view(-1)[7] = value
     before = trained(policy)
     with pytest.raises(NonFiniteError, match=r"row \d+ \(id\d+\)"):
-        train_step(policy, OBJECTIVE, optimizer, Share.alone([some_pairs(3)]), (1e-3, 1.0))
+        train_step(policy, Goal(OBJECTIVE), optimizer, Share.alone([some_pairs(3)]), (1e-3, 1.0))
     assert_same_bits(
         {k: w.nan_to_num() for k, w in before.items()}, {k: w.nan_to_num() for k, w in trained(policy).items()}
     )
@@ -125,7 +126,7 @@ def test_an_infinite_loss_names_its_rows_alone() -> None:
         policy.model.get_input_embeddings().weight[unused] = math.nan
     before = trained(policy)
     with pytest.raises(NonFiniteError, match=r"not finite for row 2 \(id2\); nothing was changed"):
-        train_step(policy, OBJECTIVE, optimizer, Share.alone([pairs]), (1e-3, 1.0))
+        train_step(policy, Goal(OBJECTIVE), optimizer, Share.alone([pairs]), (1e-3, 1.0))
     assert_same_bits(
         {k: w.nan_to_num() for k, w in before.items()}, {k: w.nan_to_num() for k, w in trained(policy).items()}
     )
@@ -138,7 +139,7 @@ def test_an_infinite_gradient_stops_before_the_optimizer() -> None:
     policy.model.get_input_embeddings().weight.register_hook(lambda gradient: gradient * math.inf)
     pairs = some_pairs(12)
     with pytest.raises(NonFiniteError, match=r"the gradient is not finite; it came from row 0 \(id0\).* and 2 more\."):
-        train_step(policy, OBJECTIVE, optimizer, Share.alone([pairs[:6], pairs[6:]]), (1e-3, 1.0))
+        train_step(policy, Goal(OBJECTIVE), optimizer, Share.alone([pairs[:6], pairs[6:]]), (1e-3, 1.0))
     assert_same_bits(before, trained(policy))
 
 

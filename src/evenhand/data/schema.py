@@ -50,7 +50,8 @@ class PreferencePair:
     """A prompt, the answer that was preferred and the one that was not; never a tie.
 
     `family` names the prompts that are near-duplicates of each other: they never stand on both sides of a split, and
-    intervals treat them as one draw.
+    intervals treat them as one draw. `lacks` names the side that is absent, its text empty: a demonstration or a thumb up
+    has no rejected answer, a thumb down no chosen one.
     """
 
     id: str
@@ -61,10 +62,12 @@ class PreferencePair:
     rejected: str
     category: str | None = None
     family: str | None = None
+    lacks: Literal["chosen", "rejected"] | None = None
 
     def json(self) -> dict[str, Any]:
         """The pair in the conversational form that TRL and `datasets` read."""
-        return {
+        lacking = {} if self.lacks is None else {"lacks": self.lacks}
+        return lacking | {
             "id": self.id,
             "row": self.row,
             "group": self.group,

@@ -23,12 +23,15 @@ from evenhand.evaluation.report import DataFacts, Evaluated, Report, write_repor
 from evenhand.files import held, write_json
 from evenhand.lifecycle.base import weights_hash
 from evenhand.lifecycle.export import export_model
-from evenhand.lifecycle.validator import Validator, start_of
+from evenhand.lifecycle.starting_model import Keeping, open_reference, reference_identity
+from evenhand.lifecycle.validator import Validator, score_over_ranks, start_of
 from evenhand.model.forward import Policy, causal
 from evenhand.model.load import Source, choose_device, choose_dtype, find_source, load_model, load_tokenizer
 from evenhand.model.modes import prompt_encoder, template_fingerprint, tokenizer_fingerprint
+from evenhand.model.reference import Reference
 from evenhand.model.scores import ScoredPairs
 from evenhand.training.checkpoint import require_room
+from evenhand.training.examples import examples_of
 from evenhand.training.identity import refuse_other_run, settings_by_name
 from evenhand.training.journal import read_journal
 from evenhand.training.loop import Hooks, Outcome
@@ -78,10 +81,11 @@ def align(recipe: Recipe, folder: Path, tell: Telling, allowed: tuple[str, ...] 
     """
     with ranks_joined() as ranks:
         source = _source(recipe, ranks)
-        texts = read_texts(recipe.data)
+        texts = read_texts(recipe.data, recipe.objective.build().traits.examples)
         tokenizer = load_tokenizer(source)
         model_hash = ranks.from_first(weights_hash(source) if ranks.first else None)
-        identity = identity_of(recipe, {"model": model_hash, "data": texts.hash}, tokenizer)
+        hashes = {"model": model_hash, "data": texts.hash, **reference_identity(recipe, ranks)}
+        identity = identity_of(recipe, hashes, tokenizer)
         if ranks.from_first(_is_done(folder, identity)):
             tell.say(f"{folder} is done already; nothing to do.")
             return folder
@@ -115,7 +119,7 @@ def _source(recipe: Recipe, ranks: Ranks) -> Source:
 def _run(bench: Bench) -> None:
     """Evaluate, train, export, evaluate, report; all but training is the first rank's."""
     recipe, material, folder, tell = bench.recipe, bench.material, bench.folder, bench.tell
-    before = _evaluated(bench, 0, None) if material.validation and bench.ranks.first else None
+    before = _evaluated(bench, 0, None) if material.has_pairs and bench.ranks.first else None
     outcome = _train(bench, before)
     if not bench.ranks.first:
         return
@@ -195,10 +199,17 @@ def _open_folder(bench: Bench, changed: list[str]) -> None:
 
 def _train(bench: Bench, before: Evaluated | None) -> Outcome:
     recipe, objective = bench.recipe, bench.recipe.objective.build()
+    examples = examples_of(bench.material.train, objective.traits.examples)
+    reference = open_reference(
+        recipe, bench.policy, bench.tokenizer, Keeping(bench.folder, bench.identity, bench.material, bench.ranks)
+    )
+    if reference is not None:
+        bench.tell.say(reference.words())
     validator = Validator(
         tokenizer=bench.tokenizer,
         held_out=bench.held_out,
         objective=objective,
+        reference=_held_out_reference(bench, reference),
         evaluation=recipe.evaluation,
         guard=recipe.guard,
         start=start_of(before, recipe.guard, recipe.evaluation) if before else None,
@@ -208,12 +219,24 @@ def _train(bench: Bench, before: Evaluated | None) -> Outcome:
     )
     hooks = Hooks(validator if bench.material.validation else None, bench.tell.step)
     place = Place(bench.folder, recipe.name, recipe.resolved(), bench.identity, bench.allowed)
-    outcome = train_policy(bench.policy, (bench.material.train, objective, recipe.training), place, hooks)
+    outcome = train_policy(bench.policy, (examples, objective, recipe.training), place, hooks, reference)
     if outcome.stopped_early:
         bench.tell.say(f"validation loss stopped falling: ended after step {outcome.steps}")
     if outcome.model_step != outcome.steps:
         bench.tell.say(f"the lowest validation loss was at step {outcome.model_step}, whose weights are kept")
     return outcome
+
+
+def _held_out_reference(bench: Bench, reference: Reference | None) -> ScoredPairs | None:
+    """The starting model's scores of the held-out pairs."""
+    if reference is None or not bench.material.validation:
+        return None
+    return reference.scored(
+        bench.material.validation,
+        lambda policy, pairs: score_over_ranks(
+            policy, pairs, bench.ranks, partial(bench.tell.narrate, "scoring by the reference")
+        ),
+    )
 
 
 def _rows_file(bench: Bench, step: int) -> Path:

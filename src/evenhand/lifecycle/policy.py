@@ -7,7 +7,8 @@ import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 
 from evenhand.errors import UserError
-from evenhand.training.sections import Section, Seed
+from evenhand.training.section import Section
+from evenhand.training.sections import Seed
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 

@@ -1,6 +1,7 @@
 """A dry run: rows, tokens, steps, memory and minutes before anything is trained, and one pair token by token."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,8 @@ from evenhand.model.forward import Policy
 from evenhand.model.load import choose_device, choose_dtype, find_source, load_model, load_tokenizer
 from evenhand.model.pack import forest_tokens, pack
 from evenhand.training.budget import default_budget
-from evenhand.training.material import Material, encode_texts, read_texts
+from evenhand.training.examples import examples_of
+from evenhand.training.material import encode_texts, read_texts
 from evenhand.training.memory import memory_peak_bytes
 from evenhand.training.plan import make_plan
 from evenhand.training.recipe import Recipe
@@ -67,30 +69,32 @@ class Rehearsal:
 def rehearse(recipe: Recipe, tell: Telling) -> Rehearsal:
     """Do everything but train; nothing is written. Raises what a run would raise before its first step."""
     source = find_source(recipe.model.source)
-    texts = read_texts(recipe.data)
+    objective = recipe.objective.build()
+    texts = read_texts(recipe.data, objective.traits.examples)
     tokenizer = load_tokenizer(source)
     material = encode_texts(texts, tokenizer, recipe.form)
     for sentence in material.said:
         tell.say(sentence)
     training = recipe.training
-    plan = make_plan(material.train, training.batch_pairs, training.seed, (training.steps, training.epochs))
+    examples = examples_of(material.train, objective.traits.examples)
+    plan = make_plan(examples, training.batch_pairs, training.seed, (training.steps, training.epochs))
     device = choose_device()
     model = load_model(source, choose_dtype(recipe.model.dtype, device), device, recipe.model.load_in_4bit)
     policy = make_policy(model, recipe.adapter, training)
     for sentence in policy.words():
         tell.say(sentence)
-    probe_tokens, seconds = _probe(policy, recipe, material)
-    per_epoch = sum(forest_tokens([pair]) for pair in material.train)
+    probe_tokens, seconds = _probe(policy, recipe, examples)
+    per_epoch = sum(forest_tokens([pair]) for pair in examples)
     trained = sum(weight.numel() for weight in policy.parameters() if weight.requires_grad)
-    tokens = per_epoch / len(material.train) * training.batch_pairs * plan.steps
+    tokens = per_epoch / len(examples) * training.batch_pairs * plan.steps
     return Rehearsal(
         rows_in=material.rows_in,
         rows_used=material.rows_used,
         refused=material.refused,
-        train_pairs=len(material.train),
+        train_pairs=len(examples),
         validation_pairs=len(material.validation),
         tokens_per_epoch=per_epoch,
-        tokens_as_rows=sum(len(s.tokens) for pair in material.train for s in (pair.chosen, pair.rejected)),
+        tokens_as_rows=sum(len(s.tokens) for pair in examples for s in (pair.chosen, pair.rejected)),
         steps=plan.steps,
         trained_weights=trained,
         optimizer_bytes=trained * _BYTES_PER_TRAINED_WEIGHT,
@@ -98,15 +102,15 @@ def rehearse(recipe: Recipe, tell: Telling) -> Rehearsal:
         probe_tokens=probe_tokens,
         tokens_per_second=probe_tokens / seconds,
         minutes=tokens * seconds / probe_tokens / 60,
-        example=tuple(token_lines(material.train[0], tokenizer.decode)),
+        example=tuple(token_lines(examples[0], tokenizer.decode)),
     )
 
 
-def _probe(policy: Policy, recipe: Recipe, material: Material) -> tuple[int, float]:
+def _probe(policy: Policy, recipe: Recipe, examples: Sequence[EncodedPair]) -> tuple[int, float]:
     """Tokens and seconds of one forward and backward, the second of two so that nothing is measured cold."""
     batch: list[EncodedPair] = []
     limit = min(_PROBE_TOKENS, recipe.training.token_budget or default_budget(policy.device))
-    for pair in material.train:
+    for pair in examples:
         if batch and forest_tokens([*batch, pair]) > limit:
             break
         batch.append(pair)
@@ -115,14 +119,16 @@ def _probe(policy: Policy, recipe: Recipe, material: Material) -> tuple[int, flo
     seconds = 0.0
     for _ in range(2):
         began = time.perf_counter()
-        objective(policy(packed)).sum().backward()
+        scores = policy(packed)
+        objective(scores, scores.detached()).sum().backward()
         seconds = time.perf_counter() - began
     return packed.tokens, seconds
 
 
 def token_lines(pair: EncodedPair, decode: Any) -> list[str]:
     """The pair's tokens, a side a line, each token in brackets and the scored ones starred."""
-    return [f"chosen:   {_tokens(pair.chosen, decode)}", f"rejected: {_tokens(pair.rejected, decode)}"]
+    sides = {"chosen:   ": pair.chosen, "rejected: ": pair.rejected}
+    return [word + _tokens(side, decode) for word, side in sides.items() if not side.absent]
 
 
 def _tokens(side: EncodedSide, decode: Any) -> str:

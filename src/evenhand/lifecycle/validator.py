@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,13 +12,14 @@ from transformers import PreTrainedTokenizerBase
 
 from evenhand.evaluation.evaluate import Asking, HeldOut, Narrator, answer
 from evenhand.evaluation.generate import Generation, Reply
-from evenhand.evaluation.preference import PairTraits, evaluate_pairs
+from evenhand.evaluation.interval import Sample, family_codes, share
+from evenhand.evaluation.preference import PairTraits, evaluate_pairs, wins
 from evenhand.evaluation.report import Evaluated
 from evenhand.model.encode import EncodedPair
 from evenhand.model.forward import Policy
 from evenhand.model.score import Progress, score_pairs
 from evenhand.model.scores import Floats, PairScores, ScoredPairs
-from evenhand.objectives.simpo import SimPO
+from evenhand.objectives.objective import Objective
 from evenhand.training.guard import Vitals, collapse_of
 from evenhand.training.loop import Validation
 from evenhand.training.ranks import Ranks
@@ -29,12 +31,13 @@ from evenhand.training.shard import whole
 class Validator:
     """Validates a policy at a step; all ranks call it, and the first writes the rows and watches the replies.
 
-    `start` is what the untrained model showed, on the first rank.
+    `start` is what the untrained model showed, on the first rank; `reference` the starting model's scores of the same pairs.
     """
 
     tokenizer: PreTrainedTokenizerBase
     held_out: HeldOut
-    objective: SimPO
+    objective: Objective
+    reference: ScoredPairs | None
     evaluation: EvaluationSection
     guard: GuardSection
     start: Vitals | None
@@ -48,9 +51,9 @@ class Validator:
         scored = score_over_ranks(
             policy, self.held_out.encoded, self.ranks, lambda done, total: self.narrate(what, done, total)
         )
-        if not np.isfinite(scored.mean_gap_B).all():
+        if not np.isfinite(scored.sum_gap_B).all():
             return Validation(math.nan, {})  # which stops the run, before any row is kept
-        found = evaluate_pairs(scored, PairTraits.of(scored, self.held_out.texts)).json()
+        found = self._figures(scored)
         replies = self._replies(policy)
         collapse = None
         if self.ranks.first:
@@ -58,7 +61,22 @@ class Validator:
             if self.start is not None:
                 collapse = collapse_of(self.start, vitals_of(scored, replies.replies if replies else ()), self.guard)
         generation = {"generation": replies.json()} if replies else {}
-        return Validation(mean_loss(self.objective, scored), found | generation, self.ranks.from_first(collapse))
+        return Validation(
+            mean_loss(self.objective, scored, self.reference), found | generation, self.ranks.from_first(collapse)
+        )
+
+    def _figures(self, scored: ScoredPairs) -> dict[str, Any]:
+        """What `evaluate` gives, where the held-out rows are pairs; and, of rewards that are not log-probabilities, how
+        often the chosen answer has the higher one."""
+        if (scored.chosen_tokens_B * scored.rejected_tokens_B == 0).any():
+            return {}
+        traits = PairTraits.of(scored, self.held_out.texts)
+        found = evaluate_pairs(scored, traits).json()
+        if self.reference is None or not self.objective.traits.needs_reference:
+            return found
+        chosen_B, rejected_B = (part.numpy() for part in self.objective.rewards(*_as_tensors(scored, self.reference)))
+        won = Sample(wins(chosen_B - rejected_B), family_codes(traits.family_B, len(scored)))
+        return found | {"reward_accuracy": share(won).json()}
 
     def _replies(self, policy: Policy) -> Generation | None:
         """The first rank's replies to the first few of the evaluation's prompts."""
@@ -106,7 +124,16 @@ def score_over_ranks(policy: Policy, pairs: Sequence[EncodedPair], ranks: Ranks,
     return replace(part, chosen_sum_B=added(part.chosen_sum_B), rejected_sum_B=added(part.rejected_sum_B))
 
 
-def mean_loss(objective: SimPO, scored: ScoredPairs) -> float:
-    """The objective's mean over scored pairs, in float64."""
+def mean_loss(objective: Objective, scored: ScoredPairs, reference: ScoredPairs | None = None) -> float:
+    """The objective's mean over scored pairs (over scored tokens, if it weighs by them), in float64."""
+    weight = float(scored.chosen_tokens_B.sum()) if objective.traits.per_token else float(len(scored))
+    return float(objective(*_as_tensors(scored, reference)).sum()) / weight
+
+
+def _as_tensors(scored: ScoredPairs, reference: ScoredPairs | None) -> tuple[PairScores, PairScores | None]:
+    return _tensors(scored), None if reference is None else _tensors(reference)
+
+
+def _tensors(scored: ScoredPairs) -> PairScores:
     columns = (scored.chosen_sum_B, scored.rejected_sum_B, scored.chosen_tokens_B, scored.rejected_tokens_B)
-    return float(objective(PairScores(*(torch.from_numpy(np.ascontiguousarray(c)).double() for c in columns))).mean())
+    return PairScores(*(torch.from_numpy(np.ascontiguousarray(c)).double() for c in columns))

@@ -14,7 +14,10 @@ Tokens = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class EncodedSide:
-    """Prompt and answer as one run of tokens; those from index `starts` on are the answer and are scored."""
+    """Prompt and answer as one run of tokens; those from index `starts` on are the answer and are scored.
+
+    A side without tokens is absent: a demonstration has no rejected answer, a thumb down no chosen one.
+    """
 
     tokens: Tokens
     starts: int
@@ -23,6 +26,14 @@ class EncodedSide:
     def scored(self) -> int:
         """|y|: the number of scored tokens, the end-of-turn token included."""
         return len(self.tokens) - self.starts
+
+    @property
+    def absent(self) -> bool:
+        """Whether there is no such side."""
+        return len(self.tokens) == 0
+
+
+ABSENT = EncodedSide(np.zeros(0, dtype=np.int32), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +90,36 @@ def encode_pair(pair: PreferencePair, encoder: Encoder, limits: Limits, source: 
 
 def _encoded(pair: PreferencePair, encoder: Encoder, limits: Limits, source: str) -> EncodedPair | Refusal:
     prompt = pair.prompt
-    chosen, rejected, cut = encoder(prompt, pair.chosen, pair.rejected)
+    chosen, rejected, cut = _sides(pair, prompt, encoder)
     while limits.drop_turns and _longest(chosen, rejected) > limits.max_tokens:
         shorter = without_oldest_turn(prompt)
         if shorter is None:
             break
         prompt = shorter
-        chosen, rejected, cut = encoder(prompt, pair.chosen, pair.rejected)
+        chosen, rejected, cut = _sides(pair, prompt, encoder)
     if (longest := _longest(chosen, rejected)) > limits.max_tokens:
         detail = f"{longest} tokens with its prompt, and `max_tokens` is {limits.max_tokens}"
         return _refusal(pair, source, "too_long", detail)
     for name, side in (("chosen", chosen), ("rejected", rejected)):
-        if side.scored < 1 or side.starts < 1:
+        if not side.absent and (side.scored < 1 or side.starts < 1):
             return _refusal(pair, source, "no_scored_token", f"the {name} answer has no scored token")
     if np.array_equal(chosen.tokens, rejected.tokens):
         return _refusal(pair, source, "identical_answers_tokenised", "both answers have the same tokens")
     return EncodedPair(pair.row, pair.id, pair.group, chosen, rejected, cut)
+
+
+def _sides(
+    pair: PreferencePair, prompt: tuple[Message, ...], encoder: Encoder
+) -> tuple[EncodedSide, EncodedSide, tuple[str, ...]]:
+    """Both sides after `prompt`; of a pair that lacks one, the other as the encoder makes it beside itself."""
+    match pair.lacks:
+        case "rejected":
+            only, _, cut = encoder(prompt, pair.chosen, pair.chosen)
+            return only, ABSENT, cut[:1]
+        case "chosen":
+            _, only, cut = encoder(prompt, pair.rejected, pair.rejected)
+            return ABSENT, only, cut[1:]
+    return encoder(prompt, pair.chosen, pair.rejected)
 
 
 def _longest(chosen: EncodedSide, rejected: EncodedSide) -> int:

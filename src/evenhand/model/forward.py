@@ -61,11 +61,14 @@ class Policy(nn.Module):
         """Scores with a gradient where weights require one."""
         batch = batch.to(self.device)
         sums_S = self.padded(batch) if self.padded_because else self.shared(batch)
+        # An absent side is number -1: what stands last.
+        sums_S1 = torch.cat([sums_S, sums_S.new_zeros(1)])
+        scored_S1 = torch.cat([batch.scored_S, batch.scored_S.new_zeros(1)])
         return PairScores(
-            chosen_sum_B=sums_S[batch.chosen_B],
-            rejected_sum_B=sums_S[batch.rejected_B],
-            chosen_tokens_B=batch.scored_S[batch.chosen_B],
-            rejected_tokens_B=batch.scored_S[batch.rejected_B],
+            chosen_sum_B=sums_S1[batch.chosen_B],
+            rejected_sum_B=sums_S1[batch.rejected_B],
+            chosen_tokens_B=scored_S1[batch.chosen_B],
+            rejected_tokens_B=scored_S1[batch.rejected_B],
         )
 
     def shared(self, batch: PackedBatch) -> Tensor:

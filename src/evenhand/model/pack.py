@@ -60,7 +60,7 @@ class PackedBatch:
     entry_E: Tensor  # index into N, sequence after sequence
     scored_S: Tensor
     last_S: Tensor  # the token of the layout that ends the sequence
-    chosen_B: Tensor  # index into S
+    chosen_B: Tensor  # index into S, -1 where that side is absent
     rejected_B: Tensor
     sequences: tuple[EncodedSide, ...]  # as encoded, for the padded path and for error messages
 
@@ -131,21 +131,26 @@ def forest_tokens(pairs: Sequence[EncodedPair]) -> int:
 
 def common_beginning(pairs: Sequence[EncodedPair]) -> int:
     """How many tokens all sequences of these pairs begin with: a system prompt, or all of one ranked row's prompt."""
-    first, common = pairs[0].chosen.tokens, len(pairs[0].chosen.tokens)
+    first = (pairs[0].rejected if pairs[0].chosen.absent else pairs[0].chosen).tokens
+    common = len(first)
     for pair in pairs:
         for one in (pair.chosen, pair.rejected):
-            common = _common(first[:common], one.tokens)
+            common = common if one.absent else _common(first[:common], one.tokens)
     return common
 
 
 def _unique_sequences(pairs: Sequence[EncodedPair], share: bool) -> tuple[list[EncodedSide], list[int], list[int]]:
-    """Sequences in lexicographic order, so that the longest shared beginning is always with the one before."""
+    """Sequences in lexicographic order, so that the longest shared beginning is always with the one before.
+
+    Also the index of each pair's chosen and rejected sequence, -1 for an absent one.
+    """
     sides = [s for pair in pairs for s in (pair.chosen, pair.rejected)]
     # Big-endian bytes sort as the token numbers do.
     keys = [(s.tokens.astype(">u4").tobytes(), s.starts, 0 if share else i) for i, s in enumerate(sides)]
-    order = {key: i for i, key in enumerate(sorted(set(keys)))}
-    unique: dict[int, EncodedSide] = {order[key]: s for key, s in zip(keys, sides)}
-    index = [order[key] for key in keys]
+    present = {key for key, s in zip(keys, sides) if not s.absent}
+    order = {key: i for i, key in enumerate(sorted(present))}
+    unique: dict[int, EncodedSide] = {order[key]: s for key, s in zip(keys, sides) if key in order}
+    index = [order.get(key, -1) for key in keys]
     return [unique[i] for i in range(len(unique))], index[0::2], index[1::2]
 
 

@@ -21,7 +21,10 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class PairScores:
-    """Scores of B pairs as tensors with a gradient. Sums stay sums until a name says mean."""
+    """Scores of B pairs as tensors with a gradient. Sums stay sums until a name says mean.
+
+    An absent side has a sum of 0 and no tokens, so its mean is not a number.
+    """
 
     chosen_sum_B: Tensor
     rejected_sum_B: Tensor
@@ -42,6 +45,12 @@ class PairScores:
     def mean_gap_B(self) -> Tensor:
         """Chosen minus rejected, nats per token."""
         return self.chosen_mean_B - self.rejected_mean_B
+
+    def detached(self) -> "PairScores":
+        """The same numbers without a gradient."""
+        return PairScores(
+            self.chosen_sum_B.detach(), self.rejected_sum_B.detach(), self.chosen_tokens_B, self.rejected_tokens_B
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +102,11 @@ class ScoredPairs:
             }
         )
 
-    def write(self, path: Path) -> None:
-        """Keep the table as Parquet; a reader sees the old file or the new one, never a part."""
+    def write(self, path: Path, table: pa.Table | None = None) -> None:
+        """Keep the table, or one that has more columns, as Parquet; a reader sees the old file or the new one, never a part."""
         path.parent.mkdir(parents=True, exist_ok=True)
         staging = path.with_name(f".{path.name}.staging")
-        pq.write_table(self.table(), staging)
+        pq.write_table(self.table() if table is None else table, staging)
         staging.replace(path)
 
     @classmethod

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from evenhand.errors import RecipeError
 from evenhand.model.scores import PairScores
+from evenhand.objectives.bounds import require_minority, require_weight
+from evenhand.objectives.objective import Traits
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +43,10 @@ class SimPO:
             raise RecipeError(
                 f"`objective.margin` is {self.margin}; it must be a number, published ones are 0.1 to 0.8."
             )
-        if not 0 <= self.label_smoothing < 0.5:
-            raise RecipeError(
-                f"`objective.label_smoothing` is {self.label_smoothing}; it must be at least 0 and below 0.5."
-            )
+        require_minority("label_smoothing", self.label_smoothing)
         if self.hinge and self.label_smoothing:
             raise RecipeError("`objective.hinge` has no label smoothing; set one of the two.")
-        if not 0 <= self.sft_weight < math.inf:
-            raise RecipeError(f"`objective.sft_weight` is {self.sft_weight}; it must be a number of at least 0.")
+        require_weight("sft_weight", self.sft_weight)
 
     @classmethod
     def from_paper(cls, beta: float, gamma: float) -> "SimPO":
@@ -64,7 +62,16 @@ class SimPO:
         """The margin in reward units, as the paper and TRL's `simpo_gamma` state it."""
         return self.beta * self.margin
 
-    def __call__(self, policy: PairScores) -> Tensor:
+    @property
+    def traits(self) -> Traits:
+        """With label smoothing a gap can be too wide; with an SFT term the level counts too."""
+        return Traits(
+            wider_gap_never_costs_more=not self.label_smoothing,
+            only_gap_counts=not self.sft_weight,
+            length_normalised=True,
+        )
+
+    def __call__(self, policy: PairScores, _reference: PairScores | None = None) -> Tensor:
         """The loss of each pair, (B,)."""
         lead_B = self.beta * (policy.mean_gap_B - self.margin)
         loss_B = torch.relu(1 - lead_B) if self.hinge else -F.logsigmoid(lead_B)
@@ -74,6 +81,6 @@ class SimPO:
             loss_B = loss_B - self.sft_weight * policy.chosen_mean_B
         return loss_B
 
-    def rewards(self, policy: PairScores) -> tuple[Tensor, Tensor]:
+    def rewards(self, policy: PairScores, _reference: PairScores | None = None) -> tuple[Tensor, Tensor]:
         """beta times mean log-probability of chosen and of rejected, without the margin; each (B,)."""
         return self.beta * policy.chosen_mean_B, self.beta * policy.rejected_mean_B

@@ -10,7 +10,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from evenhand.model.encode import EncodedPair, EncodedSide
+from evenhand.model.encode import ABSENT, EncodedPair, EncodedSide
 from evenhand.model.forward import Policy, causal, forest_states, output_head, padded_rows
 from evenhand.model.head import token_log_probs
 from evenhand.model.pack import PackedBatch, pack
@@ -51,26 +51,9 @@ def read_tokens(policy: Policy, replies: Sequence[EncodedSide], value_head: nn.L
     return Told(log_prob_E[place_E], None if value_E is None else value_E[place_E])
 
 
-@torch.no_grad()
-def entropy(policy: Policy, replies: Sequence[EncodedSide]) -> float:
-    """The mean entropy of the next token over the tokens of the replies, in nats."""
-    packed, _ = _packed(replies)
-    packed = packed.to(policy.device)
-    hidden_Ed = _padded_hidden(policy, packed) if policy.padded_because else _forest_hidden(policy, packed)
-    total, layer = 0.0, causal(policy.model).get_output_embeddings()
-    form = output_head(causal(policy.model)).form
-    for part_Cd in hidden_Ed.split(policy.chunk):
-        logits_CV = layer(part_Cd).float() * form.scale
-        if form.cap is not None:
-            logits_CV = form.cap * torch.tanh(logits_CV / form.cap)
-        log_probs_CV = logits_CV.log_softmax(-1)
-        total -= float((log_probs_CV.exp() * log_probs_CV).sum())
-    return total / len(hidden_Ed)
-
-
 def _packed(replies: Sequence[EncodedSide]) -> tuple[PackedBatch, Tensor]:
-    """A reply alone is a pair with itself: both of its sides are one sequence of the forest."""
-    packed = pack([EncodedPair(i, str(i), str(i), reply, reply) for i, reply in enumerate(replies)])
+    """The replies as a forest, and which of its sequences each of them is."""
+    packed = pack([EncodedPair(i, str(i), str(i), reply, ABSENT) for i, reply in enumerate(replies)])
     return packed, packed.chosen_B
 
 

@@ -1,7 +1,7 @@
 """Replies drawn from a policy as a server would feed it: tokens to learn from, and text to reward."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from evenhand.errors import DataError
 from evenhand.evaluation.generate import (
@@ -43,7 +43,7 @@ class Draw:
 
     replies: int
     max_new_tokens: int
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     at_once: int = 32
 
 

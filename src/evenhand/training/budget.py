@@ -19,7 +19,7 @@ from evenhand.model.encode import EncodedPair
 from evenhand.model.forward import Policy
 from evenhand.model.pack import forest_tokens, pack
 from evenhand.model.store import side_lengths
-from evenhand.objectives.simpo import SimPO
+from evenhand.objectives.objective import Objective
 from evenhand.training.memory import PeakWatch, free_bytes, is_out_of_memory
 from evenhand.training.plan import Plan, micro_batches, steps_from
 
@@ -48,7 +48,7 @@ class Probe:
     """A policy, and pairs to try it on."""
 
     policy: Policy
-    objective: SimPO
+    objective: Objective
     sample: tuple[EncodedPair, ...]
 
     @property
@@ -63,7 +63,10 @@ class Probe:
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             began = time.perf_counter()
             for batch in batches:
-                loss = self.objective(self.policy(pack(batch))).sum()
+                scores = self.policy(pack(batch))
+                loss = self.objective(
+                    scores, scores.detached()
+                ).sum()  # with itself as reference: the graph is the same
                 torch.autograd.grad(loss, weights, allow_unused=True)  # unlike backward it leaves nothing in `grad`
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
@@ -94,7 +97,7 @@ def default_budget(device: torch.device) -> int:
     return GPU_TOKEN_BUDGET if device.type == "cuda" else CPU_TOKEN_BUDGET
 
 
-def find_budget(policy: Policy, objective: SimPO, pairs: Sequence[EncodedPair], plan: Plan) -> int:
+def find_budget(policy: Policy, objective: Objective, pairs: Sequence[EncodedPair], plan: Plan) -> int:
     """Tokens of a micro-batch for this run on this machine: the largest that fits on a GPU, the fastest on a CPU.
 
     Measures for at most 2 % of the run and a minute; a run too short for that gets the default. Raises
@@ -132,7 +135,7 @@ def longest_group(pairs: Sequence[EncodedPair], plan: Plan) -> tuple[int, int]:
     return most, row
 
 
-def _probe(policy: Policy, objective: SimPO, pairs: Sequence[EncodedPair], plan: Plan) -> Probe:
+def _probe(policy: Policy, objective: Objective, pairs: Sequence[EncodedPair], plan: Plan) -> Probe:
     """The first pairs of the plan, as many as the largest size of micro-batch holds."""
     wanted = GPU_MOST_TOKENS if policy.device.type == "cuda" else max(CPU_SIZES)
     sample: list[EncodedPair] = []

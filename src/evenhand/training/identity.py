@@ -14,7 +14,7 @@ from evenhand.files import canonical_json, sha256, sha256_file
 from evenhand.model.encode import EncodedPair
 from evenhand.model.forward import Policy
 from evenhand.model.store import tokens_hash
-from evenhand.objectives.simpo import SimPO
+from evenhand.objectives.objective import Objective
 from evenhand.training.sections import TrainingSection
 
 Identity = Mapping[str, str]
@@ -62,7 +62,7 @@ def refuse_unknown(allowed: Iterable[str], known: Iterable[str]) -> None:
 
 
 def identity_of(
-    policy: Policy, pairs: Sequence[EncodedPair], objective: SimPO, training: TrainingSection
+    policy: Policy, pairs: Sequence[EncodedPair], objective: Objective, training: TrainingSection
 ) -> dict[str, str]:
     """What must be the same for a run to go on, whoever started it; `tokens` covers the pairs and their order."""
     weights = [[name, list(w.shape)] for name, w in policy.named_parameters() if w.requires_grad]

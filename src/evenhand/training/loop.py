@@ -128,11 +128,11 @@ def _step(run: _Run, number: int, indices: tuple[int, ...]) -> tuple[StepResult 
     began = time.perf_counter()
     pairs = [job.pairs[i] for i in indices]
     rate = run.schedule.rate(number)
-    before = progress.token_budget
+    before, goal = progress.token_budget, job.goal
 
     def attempt(budget: int) -> StepResult:
         share = share_of(pairs, budget, job.ranks, run.optimizer.sharded)
-        return train_step(run.policy, job.objective, run.optimizer, share, (rate, job.settings.max_gradient_norm))
+        return train_step(run.policy, goal, run.optimizer, share, (rate, job.settings.max_gradient_norm))
 
     result, said = None, ""
     try:
@@ -165,7 +165,9 @@ def _skip(run: _Run, error: NonFiniteError) -> None:
 
 def _record(run: _Run, result: StepResult | None, rate: float) -> dict[str, Any]:
     progress = run.progress
-    measured = {} if result is None else {name: getattr(result, name) for name in StepResult.RECORDED}
+    names = StepResult.RECORDED + (StepResult.RECORDED_REWARDS if run.job.objective.traits.needs_reference else ())
+    found = {} if result is None else {name: getattr(result, name) for name in names}
+    measured = {name: value for name, value in found.items() if value is not None}
     return {
         "step": progress.step,
         "pairs": progress.pairs,
@@ -202,7 +204,7 @@ def _validate(run: _Run, record: dict[str, Any]) -> Validation | None:
 
 def _tell(run: _Run, result: StepResult | None, record: dict[str, Any], log: Log) -> None:
     append_record(run.job.journal, record)
-    step = {} if result is None else tracked_step(result, run.job.objective.beta, record["learning_rate"])
+    step = {} if result is None else tracked_step(result, run.job.objective.traits, record["learning_rate"])
     log(step | _eval_keys(record), run.progress.step)
     if run.hooks.report:
         run.hooks.report(record, run.job.plan.steps)

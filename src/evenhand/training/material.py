@@ -8,14 +8,16 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from evenhand.data.read import describe, read_pairs
-from evenhand.data.schema import PreferencePair, Refusal, by_reason
+from evenhand.data.schema import PreferencePair, Reading, Refusal, by_reason
 from evenhand.data.snapshot import content_hash, read_snapshot, snapshot_refusals
 from evenhand.data.split import split
+from evenhand.data.votes import answer_kind, describe_answers, read_answers
 from evenhand.errors import DataError, RecipeError
 from evenhand.model.encode import EncodedPair, Encoding, require_pairs
 from evenhand.model.modes import Form
 from evenhand.model.store import count_cut, rows_of
 from evenhand.model.workshop import Workshop
+from evenhand.objectives.objective import Examples
 from evenhand.training.sections import DataSection
 
 # (pairs done, pairs in all)
@@ -49,13 +51,21 @@ class Material:
     hash: str
 
     @property
+    def has_pairs(self) -> bool:
+        """Whether what is held out can be compared: an answer with another."""
+        return any(pair.lacks is None for pair in self.held_out)
+
+    @property
     def refused(self) -> dict[str, int]:
         """Refused rows by reason, most frequent first."""
         return by_reason(self.refusals)
 
 
-def read_texts(section: DataSection) -> Texts:
-    """Read and split what the recipe names; raises DataError where nothing usable is left."""
+def read_texts(section: DataSection, examples: Examples = "pairs") -> Texts:
+    """Read and split what the recipe names; raises DataError where nothing usable is left.
+
+    For an objective that learns from single answers, files of demonstrations or of thumbs are read too.
+    """
     if section.source is not None and (Path(section.source) / "dataset.json").exists():
         if section.validation is not None:
             raise RecipeError(
@@ -63,10 +73,10 @@ def read_texts(section: DataSection) -> Texts:
             )
         return _snapshot_texts(Path(section.source))
     if section.train is not None:
-        return _given_texts(section.train, section.validation, section.kind)
+        return _given_texts(section, examples)
     assert section.source is not None
-    reading, pairs = read_pairs(section.source, section.kind)
-    said = [describe(reading), *reading.notes]
+    reading, pairs, words = _read(section.source, section.kind, examples)
+    said = [words, *reading.notes]
     train: tuple[PreferencePair, ...] = pairs
     validation: tuple[PreferencePair, ...] = ()
     if isinstance(section.validation, float):
@@ -147,15 +157,27 @@ def _used_among(encoding: Encoding) -> set[int]:
     return set(np.intersect1d(rows_of(encoding.pairs), refused).tolist())
 
 
-def _given_texts(train_file: str, validation_file: str | float | None, kind: str | None) -> Texts:
-    reading, train = read_pairs(train_file, kind)
-    said = [f"{train_file}: {describe(reading)}", *reading.notes]
+def _read(source: str, kind: str | None, examples: Examples) -> tuple[Reading, tuple[PreferencePair, ...], str]:
+    """What a file holds, as pairs, and a sentence about it."""
+    alone = answer_kind(source) if examples != "pairs" and kind is None else None
+    if alone is not None:
+        reading, pairs = read_answers(source, alone)
+        return reading, pairs, describe_answers(reading, alone)
+    reading, pairs = read_pairs(source, kind)
+    return reading, pairs, describe(reading)
+
+
+def _given_texts(section: DataSection, examples: Examples) -> Texts:
+    train_file, validation_file, kind = section.train, section.validation, section.kind
+    assert train_file is not None
+    reading, train, words = _read(train_file, kind, examples)
+    said = [f"{train_file}: {words}", *reading.notes]
     if not isinstance(validation_file, str):
         return Texts(
             train, (), reading.refusals, reading.rows_in, reading.rows_used, tuple(said), content_hash(train, ())
         )
-    other, validation = read_pairs(validation_file, kind)
-    said += [f"{validation_file}: {describe(other)}", *other.notes]
+    other, validation, words = _read(validation_file, kind, examples)
+    said += [f"{validation_file}: {words}", *other.notes]
     _refuse_leak(train, validation, validation_file)
     return Texts(
         train,

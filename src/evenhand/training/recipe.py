@@ -5,21 +5,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from evenhand.errors import RecipeError
 from evenhand.model.adapter import Adapter
 from evenhand.model.modes import Form
 from evenhand.objectives.presets import PRESETS
+from evenhand.training.objective_sections import SECTIONS, ObjectiveSection, ReferenceSection, SimPOSection
+from evenhand.training.section import Section, nearest
 from evenhand.training.sections import (
     DataSection,
     EvaluationSection,
     GuardSection,
     ModelSection,
-    ObjectiveSection,
-    Section,
     TrainingSection,
-    nearest,
 )
 
 # With full fine-tuning a learning rate from here on makes a model incoherent (SimPO's authors).
@@ -39,12 +38,21 @@ class Recipe(Section):
     evaluation: EvaluationSection = EvaluationSection()
     guard: GuardSection = GuardSection()
 
+    @model_validator(mode="after")
+    def _has_reference(self) -> "Recipe":
+        objective = self.objective
+        if isinstance(objective, ReferenceSection) and objective.reference == "adapter_off" and not self.model.adapter:
+            raise ValueError(
+                f"`objective.reference` of {objective.name} is adapter_off and `model.adapter` is null, so there is no "
+                "adapter to switch off; take `reference: model`, which loads a second model, or `reference: cached`, "
+                "which keeps its scores in a file"
+            )
+        return self
+
     def resolved(self) -> dict[str, Any]:
         """The recipe as JSON with every default filled in, and the objective in both of its units."""
-        objective = self.objective.build()
         value: dict[str, Any] = self.model_dump(mode="json")
-        value["objective"] |= {"beta": objective.beta, "margin": objective.margin, "paper_gamma": objective.paper_gamma}
-        return value
+        return value | {"objective": self.objective.resolved()}
 
     @property
     def form(self) -> Form:
@@ -94,23 +102,41 @@ def check_recipe(value: dict[str, Any], name: str) -> Recipe:
 
 
 def refuse_risk(recipe: Recipe) -> None:
-    """Raise RecipeError for a learning rate that is known to ruin a model, unless the user insists."""
-    if recipe.model.adapter is None and recipe.training.learning_rate >= RISKY_LEARNING_RATE:
+    """Raise RecipeError for a learning rate that is known to ruin a model, unless the user insists.
+
+    Supervised fine-tuning bears more than preferences do.
+    """
+    preferences = recipe.objective.name != "sft"
+    if preferences and recipe.model.adapter is None and recipe.training.learning_rate >= RISKY_LEARNING_RATE:
         raise RecipeError(
             f"`training.learning_rate` is {recipe.training.learning_rate:g} with full fine-tuning (`model.adapter: null`), "
-            f"and from {RISKY_LEARNING_RATE:g} on SimPO makes a model incoherent; use 3e-7 to 1e-6, or pass --force."
+            f"and from {RISKY_LEARNING_RATE:g} on preference training makes a model incoherent; use 3e-7 to 1e-6, or pass --force."
         )
 
 
 def advice(recipe: Recipe) -> list[str]:
     """What a person should know before the run, a sentence each."""
-    objective = recipe.objective.build()
+    section = recipe.objective
+    if isinstance(section, SimPOSection):
+        return _simpo_advice(section)
+    numbers = [f"{key} {value:g}" for key, value in section.resolved().items() if type(value) in (int, float)]
+    switches = [key for key, value in section.resolved().items() if value is True]
+    said = (
+        f"{type(section.build()).__name__} with {', '.join(numbers + switches)}"
+        if numbers
+        else "supervised fine-tuning"
+    )
+    return [f"{said}; reference: {section.reference}" if isinstance(section, ReferenceSection) else said]
+
+
+def _simpo_advice(section: SimPOSection) -> list[str]:
+    objective = section.build()
     said = [
         f"SimPO with beta {objective.beta:g}, margin {objective.margin:g} nats per token (paper gamma {objective.paper_gamma:g})"
     ]
-    if recipe.objective.preset and (preset := PRESETS[recipe.objective.preset]):
+    if section.preset and (preset := PRESETS[section.preset]):
         rate = f"; its learning rate for full fine-tuning was {preset.learning_rate:g}" if preset.learning_rate else ""
-        said.append(f"preset {recipe.objective.preset}: {preset.source}{rate}")
+        said.append(f"preset {section.preset}: {preset.source}{rate}")
     if objective.margin > LARGE_MARGIN:
         said.append(
             f"margin {objective.margin:g} is above {LARGE_MARGIN:g} nats per token, more than anyone has published"
@@ -136,21 +162,30 @@ def _refuse_gamma(value: dict[str, Any], name: str) -> None:
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"] if not _is_union_tag(part))
-    if first["type"] == "extra_forbidden":
-        return f"`{key}` is not a key of a recipe{nearest(str(first['loc'][-1]), _keys_at(first['loc'][:-1]))}."
-    if first["type"] == "missing":
-        return f"`{key}` is missing; it decides the result and has no default."
+    match first["type"]:
+        case "extra_forbidden":
+            return f"`{key}` is not a key of a recipe{nearest(str(first['loc'][-1]), _keys_at(first['loc'][:-1]))}."
+        case "missing":
+            return f"`{key}` is missing; it decides the result and has no default."
+        case "union_tag_not_found":
+            return f"`{key}.name` is missing; it decides the result and has no default; known: {', '.join(SECTIONS)}."
+        case "union_tag_invalid":
+            named = first["ctx"]["tag"]
+            return f"`{key}.name` is {named}{nearest(named, list(SECTIONS))}."
     said = first["msg"].removeprefix("Value error, ")
-    return f"`{key}`: {said[0].lower()}{said[1:]}."
+    return f"`{key}`: {said[0].lower()}{said[1:]}." if key else f"{said}."
 
 
 def _is_union_tag(part: Any) -> bool:
-    return part in ("float", "str", "int") or "constrained" in str(part)
+    return part in ("float", "str", "int", *SECTIONS) or "constrained" in str(part)
 
 
 def _keys_at(location: tuple[Any, ...]) -> list[str]:
     section: type[BaseModel] = Recipe
     for part in location:
+        if part in SECTIONS:
+            section = SECTIONS[part]
+            continue
         annotation = section.model_fields[part].annotation if part in section.model_fields else None
         options = [annotation, *getattr(annotation, "__args__", ())]
         section = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), Recipe)

@@ -13,7 +13,8 @@ from evenhand.errors import NonFiniteError, RecipeError
 from evenhand.files import write_whole
 from evenhand.model.encode import EncodedPair
 from evenhand.model.forward import Policy
-from evenhand.objectives.simpo import SimPO
+from evenhand.model.reference import Reference
+from evenhand.objectives.objective import Objective
 from evenhand.training.checkpoint import (
     Checkpoint,
     Writer,
@@ -26,6 +27,7 @@ from evenhand.training.checkpoint import (
     set_aside_newer,
     verify_checkpoint,
 )
+from evenhand.training.goal import Goal
 from evenhand.training.identity import refuse_other_run
 from evenhand.training.journal import journal_text, read_journal
 from evenhand.training.optim import MasterAdamW
@@ -76,16 +78,22 @@ class Kept(Protocol):
 @dataclass(frozen=True, slots=True)
 class Job:
     """What to train and where. `identity` names everything that must be the same when a run resumes, but for what
-    `allowed` names; `ranks` are the processes that train together."""
+    `allowed` names; `ranks` are the processes that train together, `reference` is what some objectives compare with."""
 
     pairs: Sequence[EncodedPair]
-    objective: SimPO
+    objective: Objective
     plan: Plan
     settings: TrainingSection
     folder: Path
     identity: dict[str, str]
     allowed: tuple[str, ...] = ()
     ranks: Ranks = field(default_factory=Ranks)
+    reference: Reference | None = None
+
+    @property
+    def goal(self) -> Goal:
+        """What each step makes smaller."""
+        return Goal(self.objective, self.reference)
 
     @property
     def root(self) -> Path:

@@ -1,26 +1,15 @@
 """The sections of a recipe: each key with its type, its bounds and what it means."""
 
-import difflib
-import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from evenhand.model.load import DtypeName
-from evenhand.objectives.presets import PRESETS
-from evenhand.objectives.simpo import SimPO
+from evenhand.training.section import Section
 
 Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 # What both numpy and torch take as a seed.
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-
-
-class Section(BaseModel):
-    """A part of a recipe: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True, allow_inf_nan=False
-    )
 
 
 class AdapterSection(Section):
@@ -95,57 +84,6 @@ class DataSection(Section):
         return self
 
 
-class ObjectiveSection(Section):
-    """SimPO's numbers: beta and margin, or a named preset."""
-
-    name: Literal["simpo"] = Field(description="the method")
-    beta: PositiveFloat | None = Field(None, description="gradient temperature of the sigmoid")
-    margin: float | None = Field(None, description="target gap in nats per token: the authors' gamma_beta_ratio")
-    paper_gamma: float | None = Field(
-        None, description="the margin in reward units, as in the paper and TRL: beta * margin"
-    )
-    preset: str | None = Field(None, description="published beta and margin: " + ", ".join(PRESETS))
-    label_smoothing: float = Field(0.0, description="share of labels assumed wrong")
-    hinge: bool = Field(False, description="hinge in place of the logistic loss")
-    sft_weight: float = Field(0.0, description="weight of the mean negative log-likelihood per chosen token")
-
-    @model_validator(mode="after")
-    def _complete(self) -> "ObjectiveSection":
-        if self.preset is not None and self.preset not in PRESETS:
-            raise ValueError(f"preset {self.preset!r} is unknown{nearest(self.preset, list(PRESETS))}")
-        if self.preset is None and self.beta is None:
-            raise ValueError("`beta` is missing; published ones are 2 to 10, or name a `preset`")
-        if self.preset is None and self.margin is None and self.paper_gamma is None:
-            raise ValueError("give `margin` (nats per token) or `paper_gamma` (= beta * margin)")
-        beta, margin = self._numbers()
-        said = {
-            "beta": (self.beta, beta),
-            "margin": (self.margin, margin),
-            "paper_gamma": (self.paper_gamma, beta * margin),
-        }
-        for name, (given, wanted) in said.items():
-            if given is not None and not math.isclose(given, wanted, rel_tol=1e-9):
-                raise ValueError(
-                    f"`{name}` is {given:g} and the other keys make it {wanted:g}; leave it out, or the others"
-                )
-        return self
-
-    def _numbers(self) -> tuple[float, float]:
-        """beta and margin: a preset's, else those given, the paper's gamma divided by beta."""
-        if self.preset is not None:
-            return PRESETS[self.preset].beta, PRESETS[self.preset].margin
-        assert self.beta is not None
-        if self.margin is not None:
-            return self.beta, self.margin
-        assert self.paper_gamma is not None
-        return self.beta, self.paper_gamma / self.beta
-
-    def build(self) -> SimPO:
-        """The objective these numbers make."""
-        beta, margin = self._numbers()
-        return SimPO(beta, margin, self.label_smoothing, self.hinge, self.sft_weight)
-
-
 class TrainingSection(Section):
     """The loop. `steps` overrides `epochs`."""
 
@@ -207,9 +145,3 @@ class EvaluationSection(Section):
         32, description="held-out prompts answered before and after; 0 for none"
     )
     max_new_tokens: PositiveInt = Field(256, description="a reply that has not ended by then counts as not ended")
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """What an error says of a word that is not known: the one that was probably meant, else all of them."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(known)}"

@@ -21,11 +21,16 @@ class Share:
     pairs: int
     ranks: Ranks
     idle: Sequence[MicroBatch] = ()
+    chosen_tokens: int = 0  # scored tokens of the chosen sides of the whole step
 
     @classmethod
     def alone(cls, micro: Sequence[MicroBatch]) -> "Share":
         """The whole step, on the one rank there is."""
-        return cls(micro, sum(map(len, micro)), Ranks())
+        return cls(micro, sum(map(len, micro)), Ranks(), (), sum(map(_chosen_tokens, micro)))
+
+    def weight(self, per_token: bool) -> int:
+        """What the sum of all losses is divided by."""
+        return self.chosen_tokens if per_token else self.pairs
 
 
 def share_of(pairs: Sequence[EncodedPair], token_budget: int, ranks: Ranks, in_step: bool) -> Share:
@@ -33,4 +38,8 @@ def share_of(pairs: Sequence[EncodedPair], token_budget: int, ranks: Ranks, in_s
     shares = micro_batches(pairs, token_budget, ranks.size)
     own = shares[ranks.rank]
     missing = max(map(len, shares)) - len(own) if in_step else 0
-    return Share(own, len(pairs), ranks, [[pairs[0]]] * missing)
+    return Share(own, len(pairs), ranks, [[pairs[0]]] * missing, _chosen_tokens(pairs))
+
+
+def _chosen_tokens(pairs: Sequence[EncodedPair]) -> int:
+    return sum(pair.chosen.scored for pair in pairs)

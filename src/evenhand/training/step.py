@@ -1,4 +1,7 @@
-"""One optimizer step: the loss over its pairs, its gradient, and the guard that stands before the optimizer."""
+"""One optimizer step: the loss over its pairs, its gradient, and the guard that stands before the optimizer.
+
+Shapes: B pairs, M things that are told as means.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,45 +13,56 @@ from torch import Tensor
 from evenhand.errors import NonFiniteError, StepTooLargeError
 from evenhand.model.encode import EncodedPair
 from evenhand.model.forward import Policy
-from evenhand.model.pack import pack
-from evenhand.model.scores import PairScores
-from evenhand.objectives.simpo import SimPO
+from evenhand.training.goal import Goal, Judged
 from evenhand.training.memory import is_out_of_memory
 from evenhand.training.optim import MasterAdamW
 from evenhand.training.share import Share
 
-_MEANS = ("loss", "accuracy", "gap", "chosen_mean", "rejected_mean")
+_MEANS = (
+    *("accuracy", "gap", "chosen_mean", "rejected_mean", "chosen_sum", "rejected_sum"),
+    *("chosen_reward", "rejected_reward", "reward_accuracy"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one step saw on all ranks, as means over its pairs; the gradient's norm is the one before scaling down."""
+    """What one step saw on all ranks, as means over the pairs that have what is meant; None where none has.
 
-    RECORDED: ClassVar[tuple[str, ...]] = (*_MEANS, "gradient_norm")
+    `accuracy` and `gap` are of mean log-probabilities, `reward_accuracy` is of the objective's rewards. The gradient's
+    norm is the one before scaling down.
+    """
+
+    RECORDED: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "gap", "chosen_mean", "rejected_mean", "gradient_norm")
+    RECORDED_REWARDS: ClassVar[tuple[str, ...]] = ("chosen_reward", "rejected_reward", "reward_accuracy")
 
     pairs: int
     tokens: int
     loss: float
-    accuracy: float
-    gap: float
-    chosen_mean: float
-    rejected_mean: float
+    accuracy: float | None
+    gap: float | None
+    chosen_mean: float | None
+    rejected_mean: float | None
+    chosen_sum: float | None
+    rejected_sum: float | None
+    chosen_reward: float | None
+    rejected_reward: float | None
+    reward_accuracy: float | None
     gradient_norm: float
 
 
 def train_step(
-    policy: Policy, objective: SimPO, optimizer: MasterAdamW, share: Share, rates: tuple[float, float]
+    policy: Policy, goal: Goal, optimizer: MasterAdamW, share: Share, rates: tuple[float, float]
 ) -> StepResult:
-    """Loss = sum over pairs / pairs of the step, so that no cut into micro-batches or ranks changes the gradient.
+    """Loss = sum over pairs / pairs of the step (or / scored tokens, for an objective that weighs by them), so that no
+    cut into micro-batches or ranks changes the gradient.
 
     `rates` are the learning rate and the largest gradient norm. Raises NonFiniteError, and StepTooLargeError where
-    memory runs out, before the optimizer moves, on
-    every rank alike.
+    memory runs out, before the optimizer moves, on every rank alike.
     """
     broken: list[EncodedPair] = []
     sums, ran_out = torch.empty(0), ""
     try:
-        sums, broken = _backward(policy, objective, share, optimizer.loss_scale)
+        sums, broken = _backward(policy, goal, share, optimizer.loss_scale)
     except (RuntimeError, MemoryError) as error:
         if optimizer.sharded or not is_out_of_memory(error):  # shards wait for each other, and cannot turn back
             raise
@@ -56,7 +70,7 @@ def train_step(
     if share.ranks.largest(bool(ran_out)):  # outside of the block, whose error holds on to all that was computed
         raise StepTooLargeError(f"memory ran out during a step: {ran_out or 'on another rank'}")
     _refuse_non_finite("loss", broken, share)
-    tokens, *means = (share.ranks.add(sums) / torch.tensor([1.0, *[share.pairs] * len(_MEANS)])).tolist()
+    tokens, loss, *told = share.ranks.add(sums).tolist()
     rate, largest = rates
     optimizer.reduce()
     norm = optimizer.gradient_norm(largest)
@@ -65,31 +79,51 @@ def train_step(
     if name := optimizer.broken_master():
         raise NonFiniteError(f"the weight {name} is not finite; the last checkpoint is good.", data_at_fault=False)
     optimizer.step(rate)
-    return StepResult(share.pairs, int(tokens), **dict(zip(_MEANS, means)), gradient_norm=norm)
+    means = (total / count if count else None for total, count in zip(told[::2], told[1::2]))
+    weight = share.weight(goal.objective.traits.per_token)
+    return StepResult(share.pairs, int(tokens), loss / weight, **dict(zip(_MEANS, means)), gradient_norm=norm)
 
 
-def _backward(policy: Policy, objective: SimPO, share: Share, scale: float) -> tuple[Tensor, list[EncodedPair]]:
-    """Gradients of this rank's share; tokens and the sums of what is told as means, and the pairs without a finite loss."""
-    sums = torch.zeros(1 + len(_MEANS), dtype=torch.float64)
+def _backward(policy: Policy, goal: Goal, share: Share, scale: float) -> tuple[Tensor, list[EncodedPair]]:
+    """Gradients of this rank's share; tokens, loss and what is told as means, and the pairs without a finite loss."""
+    sums = torch.zeros(2 + 2 * len(_MEANS), dtype=torch.float64)
+    weight = share.weight(goal.objective.traits.per_token)
     broken: list[EncodedPair] = []
     for batch in share.micro:
-        packed = pack(batch)
-        scores = policy(packed)
-        loss_B = objective(scores)
-        (loss_B.sum() / (share.pairs / scale)).backward()
-        sums += torch.cat([torch.tensor([float(packed.tokens)], dtype=torch.float64), _sums(scores, loss_B)])
-        broken += [pair for pair, finite in zip(batch, torch.isfinite(loss_B.detach()).tolist()) if not finite]
+        judged = goal.judged(policy, batch)
+        (judged.loss_B.sum() / (weight / scale)).backward()
+        sums += torch.cat([torch.tensor([float(judged.packed.tokens)], dtype=torch.float64), _sums(goal, judged)])
+        broken += [pair for pair, finite in zip(batch, torch.isfinite(judged.loss_B.detach()).tolist()) if not finite]
     for batch in share.idle:
-        (objective(policy(pack(batch))).sum() * 0.0).backward()
+        (goal.judged(policy, batch).loss_B.sum() * 0.0).backward()
     return sums, broken
 
 
-def _sums(scores: PairScores, loss_B: Tensor) -> Tensor:
-    """The sums over pairs of `_MEANS`, in that order."""
-    gap_B = scores.mean_gap_B.detach()
-    accuracy_B = (gap_B > 0).double() + 0.5 * (gap_B == 0).double()
-    values = (loss_B, accuracy_B, gap_B, scores.chosen_mean_B, scores.rejected_mean_B)
-    return torch.stack([value.detach().double().sum() for value in values]).cpu()
+@torch.no_grad()
+def _sums(goal: Goal, judged: Judged) -> Tensor:
+    """The sum of losses; then, for each of `_MEANS`, the sum over the pairs that have it, and how many have."""
+    scores, reference = judged.policy.detached(), judged.reference
+    chosen_B, rejected_B = scores.chosen_tokens_B > 0, scores.rejected_tokens_B > 0
+    both_B = chosen_B & rejected_B
+    chosen_reward_B, rejected_reward_B = goal.objective.rewards(scores, reference)
+    values = (
+        (_wins(scores.mean_gap_B), both_B),
+        (scores.mean_gap_B, both_B),
+        (scores.chosen_mean_B, chosen_B),
+        (scores.rejected_mean_B, rejected_B),
+        (scores.chosen_sum_B, chosen_B),
+        (scores.rejected_sum_B, rejected_B),
+        (chosen_reward_B, chosen_B),
+        (rejected_reward_B, rejected_B),
+        (_wins(chosen_reward_B - rejected_reward_B), both_B),
+    )
+    told = [part.double().sum() for value_B, has_B in values for part in (value_B.where(has_B, 0.0), has_B)]
+    return torch.stack([judged.loss_B.double().sum(), *told]).cpu()
+
+
+def _wins(gap_B: Tensor) -> Tensor:
+    """1 for a gap above 0, one half for none."""
+    return (gap_B > 0).double() + 0.5 * (gap_B == 0).double()
 
 
 def _refuse_non_finite(what: str, broken: Sequence[EncodedPair], share: Share) -> None:

@@ -7,6 +7,7 @@ from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
 from evenhand.errors import RecipeError
+from evenhand.objectives.objective import Traits
 from evenhand.training.step import StepResult
 
 _INSTALL = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb", "trackio": "trackio"}
@@ -37,19 +38,23 @@ def open_accelerator(report_to: tuple[str, ...], folder: Path, name: str, config
     return accelerator
 
 
-def tracked_step(result: StepResult, beta: float, learning_rate: float) -> dict[str, float]:
-    """A step under TRL's names; `logps` are means per token, as TRL logs them for SimPO."""
-    return {
+def tracked_step(result: StepResult, traits: Traits, learning_rate: float) -> dict[str, float]:
+    """A step under TRL's names, less what it does not have; `logps` are per token where the objective's rewards are, as
+    TRL logs them for SimPO, and summed elsewhere, as it logs them for DPO."""
+    chosen, rejected = result.chosen_reward, result.rejected_reward
+    means = traits.length_normalised
+    told = {
         "loss": result.loss,
         "learning_rate": learning_rate,
         "grad_norm": result.gradient_norm,
-        "rewards/chosen": beta * result.chosen_mean,
-        "rewards/rejected": beta * result.rejected_mean,
-        "rewards/accuracies": result.accuracy,
-        "rewards/margins": beta * result.gap,
-        "logps/chosen": result.chosen_mean,
-        "logps/rejected": result.rejected_mean,
+        "rewards/chosen": chosen,
+        "rewards/rejected": rejected,
+        "rewards/accuracies": result.reward_accuracy,
+        "rewards/margins": None if chosen is None or rejected is None else chosen - rejected,
+        "logps/chosen": result.chosen_mean if means else result.chosen_sum,
+        "logps/rejected": result.rejected_mean if means else result.rejected_sum,
     }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

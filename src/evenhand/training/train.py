@@ -20,10 +20,12 @@ from evenhand.model.adapter import Adapter, attach
 from evenhand.model.encode import EncodedPair, require_pairs
 from evenhand.model.forward import Policy, require_positions
 from evenhand.model.modes import Form
+from evenhand.model.reference import AdapterOff, Reference
 from evenhand.model.workshop import Workshop
-from evenhand.objectives.simpo import SimPO
+from evenhand.objectives.objective import Objective
 from evenhand.training import recompute
 from evenhand.training.determinism import determinism, fix_workspace
+from evenhand.training.examples import examples_of
 from evenhand.training.identity import MACHINE, identity_of, refuse_unknown
 from evenhand.training.loop import Hooks, Log, Outcome, run_loop
 from evenhand.training.plan import make_plan
@@ -52,17 +54,19 @@ def train(
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     data: str | Path | Sequence[PreferencePair],
-    objective: SimPO,
+    objective: Objective,
     training: TrainingSection,
     *,
     adapter: Adapter | None = None,
     form: Form | None = None,
     folder: str | Path | None = None,
     allowed: tuple[str, ...] = (),
+    reference: Reference | None = None,
 ) -> PreTrainedModel | PeftModel:
     """Train `model` on `data` (a file, or pairs) and return it, ready to use: with `adapter`, wrapped by PEFT.
 
-    Without `adapter` every weight that requires a gradient is trained. `form` says how pairs become tokens; left out
+    Without `adapter` every weight that requires a gradient is trained. An objective that compares with the starting model
+    gets it by switching the adapter off, or from `reference`. `form` says how pairs become tokens; left out
     it is the chat template and at most 2048 tokens. With `folder`, tokens, journal and checkpoints are kept there, and a
     second call with the same starting model resumes; other data, settings or precision are refused by name unless
     `allowed` names them. Raises DataError, TemplateError, RecipeError, NonFiniteError.
@@ -70,11 +74,14 @@ def train(
     with TemporaryDirectory() as scratch:
         place = Place(Path(folder) if folder is not None else Path(scratch), allowed=allowed)
         encoded = _encoded(data, Workshop(tokenizer, form or Form(max_tokens=2048), place.folder / "tokens"))
+        examples = examples_of(encoded, objective.traits.examples)
         policy = make_policy(model, adapter, training)
         try:
+            if objective.traits.needs_reference and reference is None:
+                reference = AdapterOff(policy)
             place.folder.mkdir(parents=True, exist_ok=True)
             with held(place.folder) if launched_ranks().first else nullcontext():
-                train_policy(policy, (encoded, objective, training), place, Hooks())
+                train_policy(policy, (examples, objective, training), place, Hooks(), reference)
         finally:
             policy.release()
     return policy.model
@@ -99,9 +106,16 @@ def make_policy(model: PreTrainedModel | PeftModel, adapter: Adapter | None, tra
 
 
 def train_policy(
-    policy: Policy, work: tuple[Sequence[EncodedPair], SimPO, TrainingSection], place: Place, hooks: Hooks
+    policy: Policy,
+    work: tuple[Sequence[EncodedPair], Objective, TrainingSection],
+    place: Place,
+    hooks: Hooks,
+    reference: Reference | None = None,
 ) -> Outcome:
-    """Run the loop in `place` with all ranks; the policy ends with the best validated weights, whole on each of them."""
+    """Run the loop in `place` with all ranks; the policy ends with the best validated weights, whole on each of them.
+
+    `reference` scores the starting model, for an objective that compares with it.
+    """
     pairs, objective, training = work
     require_positions(policy, pairs)
     plan = make_plan(pairs, training.batch_pairs, training.seed, (training.steps, training.epochs))
@@ -111,7 +125,7 @@ def train_policy(
         seed_rank(training.seed, ranks)
         if is_sharded(training, ranks):
             shard(policy, ranks)
-        job = Job(pairs, objective, plan, training, place.folder, identity, place.allowed, ranks)
+        job = Job(pairs, objective, plan, training, place.folder, identity, place.allowed, ranks, reference)
         same_bits = determinism(training.deterministic, policy.device)
         with same_bits, trackers(training.report_to, place, ranks.first) as log:
             outcome = run_loop(policy, job, hooks, log)
