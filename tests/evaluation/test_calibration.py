@@ -1,43 +1,42 @@
-import math
+"""Calibration on data whose calibration is known."""
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
-from evenhand.errors import DataError
-from evenhand.evaluation.calibration import calibration, temperature
-
-
-def test_a_model_that_is_as_sure_as_it_is_right_has_temperature_one() -> None:
-    draw = np.random.default_rng(0)
-    size = np.abs(draw.normal(0, 2, 200_000))
-    gap = np.where(draw.random(len(size)) < 1 / (1 + np.exp(-size)), size, -size)
-    found = calibration(gap)
-    assert found.temperature == pytest.approx(1.0, abs=0.02)
-    assert found.error.value == pytest.approx(0.0, abs=0.005)
-    twice = calibration(2 * gap)
-    assert twice.temperature == pytest.approx(2.0, abs=0.04)
-    assert twice.error.value > 0.05
-    assert twice.log_loss.value > found.log_loss.value
+from evenhand.evaluation.calibration import calibration
 
 
-def test_temperature_and_log_loss_by_hand() -> None:
-    # Three of four right at one gap g: p = 3/4 at temperature g / ln 3.
-    gap = np.array([2.0, 2.0, 2.0, -2.0])
-    assert temperature(gap) == pytest.approx(2 / math.log(3), rel=1e-9)
-    wanted = (3 * math.log(1 + math.exp(-2)) + math.log(1 + math.exp(2))) / 4
-    found = calibration(gap)
-    assert found.log_loss.value == pytest.approx(wanted, rel=1e-12)
-    assert found.error.value == pytest.approx(1 / (1 + math.exp(-2)) - 0.75, rel=1e-12)
-    assert [one.accuracy.n for one in found.bins] == [4]
+def gaps(count: int, true_beta: float, seed: int = 0) -> np.ndarray:
+    """Chosen minus rejected, where the better answer wins with sigmoid(true_beta * |gap|)."""
+    rng = np.random.default_rng(seed)
+    size_B = np.abs(rng.normal(0, 1, count))
+    return np.where(rng.random(count) < expit(true_beta * size_B), size_B, -size_B)
 
 
-@pytest.mark.parametrize("gap", [[1.0, 2.0], [-1.0, -2.0], [0.0, 0.0], [1.0, -1.0]])
-def test_no_temperature_where_all_or_not_even_half_are_right(gap: list[float]) -> None:
-    assert calibration(np.array(gap)).temperature is None
+def test_a_model_whose_probability_is_true_is_calibrated():
+    found = calibration(gaps(20_000, 2.0), np.arange(20_000), beta=2.0)
+    assert found.overconfidence.low < 0 < found.overconfidence.high
+    assert found.error.value < 0.02
+    assert all(accuracy.low - 0.02 < confidence < accuracy.high + 0.02 for confidence, accuracy in found.bins)
 
 
-def test_a_tie_is_half_right_and_no_pair_is_refused() -> None:
-    found = calibration(np.array([0.0, 3.0]))
-    assert [(round(one.confidence, 3), one.accuracy.value) for one in found.bins] == [(0.5, 0.5), (0.953, 1.0)]
-    with pytest.raises(DataError, match="no pair"):
-        calibration(np.array([]))
+def test_one_that_is_too_sure_is_found_out():
+    found = calibration(gaps(2_000, 2.0), np.arange(2_000), beta=8.0)
+    assert found.overconfidence.low > 0.05
+    assert found.error.value == pytest.approx(found.overconfidence.value, abs=0.02)
+
+
+def test_the_numbers_by_hand():
+    found = calibration(np.array([1.0, -1.0, 0.0, 3.0]), np.arange(4), beta=1.0)
+    p = expit(np.array([1.0, -1.0, 0.0, 3.0]))
+    assert found.brier.value == pytest.approx(((1 - p) ** 2).mean())
+    assert found.overconfidence.value == pytest.approx(np.maximum(p, 1 - p).mean() - 2.5 / 4)
+    # Bins: one half alone, two at 0.731 of which one is right, one at 0.953.
+    assert found.error.value == pytest.approx((0 + 2 * abs(expit(1.0) - 0.5) + abs(expit(3.0) - 1)) / 4)
+    assert found.json()["bins"][0] == {"confidence": 0.5, "accuracy": found.bins[0][1].json()}
+
+
+def test_gaps_of_any_size_stay_finite():
+    found = calibration(np.array([1e9, -1e9]), np.arange(2), beta=10.0)
+    assert found.brier.value == pytest.approx(0.5)

@@ -91,6 +91,7 @@ def test_json_has_exactly_the_promised_names():
         "accuracy_by_sum",
         "slices",
         "spearman_length",
+        "length_controlled_accuracy",
         "n",
     }
     assert set(found["slices"]) == {"longer_side", "length_difference_quartile", "category"}

@@ -11,8 +11,9 @@ from small_model import listening, recipe_value, rows, small_llama, small_tokeni
 
 from evenhand.errors import DataError, UserError
 from evenhand.lifecycle.align import align
-from evenhand.lifecycle.appraisal import Asked, appraise, evaluate_model
+from evenhand.lifecycle.appraisal import Asked, appraise
 from evenhand.lifecycle.appraisal import write_rows as write_scores
+from evenhand.lifecycle.examination import Wanted, examine
 from evenhand.training.recipe import check_recipe
 
 
@@ -48,7 +49,7 @@ def test_the_scores_of_a_run_are_in_its_own_form(plain_run: tuple[Path, Path]) -
 def test_an_evaluation_of_a_run_is_the_one_in_its_report(plain_run: tuple[Path, Path]) -> None:
     run, held_out = plain_run
     report = json.loads((run / "report.json").read_text())
-    found = evaluate_model(Asked(str(run), str(held_out)), 0, quiet, quiet)
+    found = examine(Asked(str(run), str(held_out)), Wanted(), quiet, quiet).json()
     for key in ("pairwise_accuracy", "length_balanced_accuracy", "accuracy_by_sum", "slices"):
         assert found[key] == report["after"][key], key
     assert found["generation"] is None

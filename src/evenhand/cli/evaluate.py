@@ -14,6 +14,14 @@ def evaluate(
     ],
     data: Annotated[str, typer.Argument(help="Held-out preference pairs or judgments.")],
     prompts: Annotated[int, typer.Option(help="Distinct prompts to answer; 0 for none.")] = 32,
+    by: Annotated[list[str] | None, typer.Option(help="A column of DATA to slice by; may be given again.")] = None,
+    train: Annotated[
+        str | None, typer.Option(help="Training pairs: how much better the model does on them than on DATA.")
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(help="The model before training, to measure drift from; an adapter brings its own."),
+    ] = None,
     kind: Kind = None,
     max_tokens: MaxTokens = None,
     template: TemplateName = None,
@@ -21,14 +29,18 @@ def evaluate(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Pairwise accuracy by length and category, length bias, and greedy replies, each with n and a 95 % interval.
+    """Pairwise accuracy by length and category, length bias, calibration, paraphrases, drift, and greedy replies.
 
-    Example: evenhand evaluate runs/harbor held_out.jsonl
+    Each with n and a 95 % interval.
+
+    Example: evenhand evaluate runs/harbor held_out.jsonl --train train.jsonl --by region
     """
-    from evenhand.lifecycle.appraisal import Asked, evaluate_model
+    from evenhand.lifecycle.appraisal import Asked
+    from evenhand.lifecycle.examination import Wanted, examine
     from evenhand.lifecycle.summary import evaluation_words
 
     output = Output(as_json, quiet)
     asked = Asked(model, data, kind, max_tokens, template, dtype)
-    found = evaluate_model(asked, prompts, output.say, output.narrate)
+    wanted = Wanted(prompts, tuple(by or ()), train, start)
+    found = examine(asked, wanted, output.say, output.narrate).json()
     output.result(found, evaluation_words(found))

@@ -7,6 +7,7 @@ import warnings
 import typer
 
 from evenhand.cli.audit import audit
+from evenhand.cli.compare import compare
 from evenhand.cli.convert import convert
 from evenhand.cli.curate import curate
 from evenhand.cli.demo import demo
@@ -29,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, init, audit, curate, convert, train, score, evaluate, export, verify, gate):
+for command in (demo, init, audit, curate, convert, train, score, evaluate, compare, export, verify, gate):
     app.command()(command)
 
 

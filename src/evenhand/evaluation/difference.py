@@ -19,9 +19,9 @@ def difference(before: ScoredPairs, after: ScoredPairs, traits: PairTraits | Non
     `before`'s token counts, one yardstick for both. Raises DataError where the two do not hold the same pairs.
     """
     after = matched(before, after)
-    family_B = _families(before, traits)
-    by_mean = Sample(_moved(before.mean_gap_B, after.mean_gap_B), family_B)
-    by_sum = Sample(_moved(before.sum_gap_B, after.sum_gap_B), family_B)
+    family_B = families_of(before, traits)
+    by_mean = Sample(moved(before.mean_gap_B, after.mean_gap_B), family_B)
+    by_sum = Sample(moved(before.sum_gap_B, after.sum_gap_B), family_B)
     shorter, longer = (by_mean.where(side_B) for side_B in unequal_sides(before))
     return {
         "pairwise_accuracy": mean_difference(by_mean),
@@ -36,9 +36,9 @@ def difference_by_slice(
     """The paired difference of pairwise accuracy within each slice, named as in an evaluation."""
     after = matched(before, after)
     traits = traits or PairTraits.unknown(len(before))
-    moved = Sample(_moved(before.mean_gap_B, after.mean_gap_B), _families(before, traits))
+    change = Sample(moved(before.mean_gap_B, after.mean_gap_B), families_of(before, traits))
     return {
-        name: {value: mean_difference(moved.where(mask_B)) for value, mask_B in by_value.items()}
+        name: {value: mean_difference(change.where(mask_B)) for value, mask_B in by_value.items()}
         for name, by_value in slices_of(before, traits).items()
     }
 
@@ -59,8 +59,15 @@ def difference_of_replies(before: Generation, after: Generation) -> dict[str, Fi
     repetition_B = np.array([two.repetition - one.repetition for one, two in pairs], dtype=np.float64)
     return {
         "ended": mean_difference(Sample(ended_B, family_B)),
-        "repetition": student_mean(Sample(repetition_B, family_B)),
+        "repetition": _within_one(student_mean(Sample(repetition_B, family_B))),
     }
+
+
+def _within_one(figure: Figure) -> Figure:
+    """A difference of shares cannot be beyond -1 and 1."""
+    if figure.low is None or figure.high is None:
+        return figure
+    return Figure(figure.value, figure.n, max(-1.0, figure.low), min(1.0, figure.high))
 
 
 def matched(before: ScoredPairs, after: ScoredPairs) -> ScoredPairs:
@@ -74,7 +81,8 @@ def matched(before: ScoredPairs, after: ScoredPairs) -> ScoredPairs:
         row, name = min(one_sided) if one_sided else _first_twice(wanted, _keys(after))
         raise DataError(
             f"the two models were not scored on the same pairs ({len(before)} and {len(after)} rows, {len(one_sided)} "
-            f"on one side only): see row {row} with id {name!r}; score both on the same file."
+            f"on one side only): see row {row} with id {name!r}; score what is missing with `evenhand score MODEL DATA --out "
+            "rows.parquet`, or name the models and the data (`--data`) instead of kept scores."
         )
     return _taken(after, np.array([place[key] for key in wanted], dtype=np.int64))
 
@@ -99,10 +107,11 @@ def _taken(scored: ScoredPairs, place_B: Integers) -> ScoredPairs:
     )
 
 
-def _families(before: ScoredPairs, traits: PairTraits | None) -> Integers:
+def families_of(before: ScoredPairs, traits: PairTraits | None) -> Integers:
+    """The number of each pair's family; every pair is one of its own where nothing is known."""
     return family_codes(traits.family_B if traits else None, len(before))
 
 
-def _moved(gap_before_B: Floats, gap_after_B: Floats) -> Floats:
+def moved(gap_before_B: Floats, gap_after_B: Floats) -> Floats:
     """1 where a pair went from wrong to right, -1 the other way, halves to and from ties."""
     return wins(gap_after_B) - wins(gap_before_B)

@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from evenhand.data.schema import Message
 from evenhand.errors import DataError
-from evenhand.evaluation.interval import Sample, family_codes, median, share, student_mean
+from evenhand.evaluation.interval import Sample, family_codes, median, quantile, share, student_mean
 from evenhand.figure import Figure
 from evenhand.model.forward import serving
 from evenhand.model.template import ChatTemplate
@@ -95,12 +95,34 @@ class Generation:
         """Share of replies that stop by themselves within the limit of new tokens."""
         return share(self._sample([reply.ended for reply in self.replies]))
 
+    def distinct(self, words: int) -> Figure:
+        """Mean share of a reply's runs of so many words that stand in it for the first time; empty replies left out."""
+        told = [i for i, reply in enumerate(self.replies) if len(reply.text.split()) >= words]
+        family_B = family_codes(self.family, len(self.replies))[told]
+        found = np.array([distinct(self.replies[i].text.split(), words) for i in told], dtype=np.float64)
+        mean = student_mean(Sample(found, family_B))
+        if mean.low is None or mean.high is None:
+            return mean
+        return replace(mean, low=max(0.0, mean.low), high=min(1.0, mean.high))
+
+    def quartiles(self) -> dict[str, tuple[Figure, Figure]]:
+        """First and third quartile of the replies' lengths, in tokens and in characters."""
+        lengths = {
+            name: self._sample([getattr(reply, name) for reply in self.replies]) for name in ("tokens", "characters")
+        }
+        return {name: (quantile(sample, 0.25), quantile(sample, 0.75)) for name, sample in lengths.items()}
+
     def json(self) -> dict[str, Any]:
         """The figures that `evenhand evaluate --json` states under `generation`."""
+        quartiles = {name: [figure.json() for figure in pair] for name, pair in self.quartiles().items()}
         return {
             "median_tokens": self.median_tokens.json(),
             "median_characters": self.median_characters.json(),
+            "quartiles_tokens": quartiles["tokens"],
+            "quartiles_characters": quartiles["characters"],
             "repetition": self.repetition.json(),
+            "distinct_1": self.distinct(1).json(),
+            "distinct_2": self.distinct(2).json(),
             "ended": self.ended.json(),
         }
 
@@ -177,6 +199,16 @@ def repetition(ids: Sequence[int]) -> float:
     """
     grams = [tuple(ids[i : i + _GRAM]) for i in range(len(ids) - _GRAM + 1)]
     return (len(grams) - len(set(grams))) / len(grams) if grams else 0.0
+
+
+def distinct(words: Sequence[str], run: int) -> float:
+    """The share of runs of `run` words that are seen for the first time (Li et al. 2016, within one text).
+
+    >>> distinct(["no", "no", "thanks"], 1)
+    0.6666666666666666
+    """
+    runs = [tuple(words[i : i + run]) for i in range(len(words) - run + 1)]
+    return len(set(runs)) / len(runs)
 
 
 def _silent(done: int, total: int) -> None:

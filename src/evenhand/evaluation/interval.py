@@ -1,4 +1,4 @@
-"""95 % intervals for shares, balanced shares, medians, rank correlations and paired differences.
+"""95 % intervals for shares, balanced shares, quantiles, rank correlations and paired differences.
 
 Every interval is in closed form, so that the same table always gives the same interval. Items of one family (answers to
 one prompt or to near-duplicates of it) are taken as one draw: their correlation is measured and widens the interval.
@@ -19,7 +19,8 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-_FEWEST_FOR_A_MEDIAN = 6
+# What may lie beyond the outermost order statistic on one side.
+_TAIL = 0.025
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,17 +194,25 @@ def correlation_of_means(first: Sample, second: Sample) -> float:
 
 def median(sample: Sample) -> Figure:
     """The median with an interval between two order statistics (Woodruff 1952); no interval below six items."""
+    return quantile(sample, 0.5)
+
+
+def quantile(sample: Sample, q: float) -> Figure:
+    """The value that a share `q` lies below, with an interval between two order statistics (Woodruff 1952).
+
+    No interval where even the smallest and the largest value would not hold it in 95 of 100 samples.
+    """
     count = len(sample)
     if count == 0:
         return Figure(None, 0)
-    value = float(np.median(sample.value_B))
-    if count < _FEWEST_FOR_A_MEDIAN:
+    value = float(np.quantile(sample.value_B, q))
+    if max(q, 1 - q) ** count > _TAIL:
         return Figure(value, count)
-    below_B = (sample.value_B < value) + 0.5 * (sample.value_B == value)
-    low, _ = wilson(0.5, effective_count(Sample(below_B, sample.family_B)))
-    place = max(0, int(low * count) - 1)
+    below_B = (sample.value_B < value) + q * (sample.value_B == value)
+    low, high = wilson(q, effective_count(Sample(below_B, sample.family_B)))
     ordered = np.sort(sample.value_B)
-    return Figure(value, count, float(ordered[place]), float(ordered[count - 1 - place]))
+    first, last = (max(0, int(share_outside * count) - 1) for share_outside in (low, 1 - high))
+    return Figure(value, count, float(ordered[first]), float(ordered[count - 1 - last]))
 
 
 def spearman(one: Sample, two_B: Floats) -> Figure:

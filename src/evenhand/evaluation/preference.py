@@ -4,8 +4,8 @@ Everything here follows from the per-pair table of `evenhand score`, so any figu
 Shapes: B pairs.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from evenhand.data.schema import PreferencePair
 from evenhand.errors import DataError
 from evenhand.evaluation.interval import Floats, Integers, Mask, Sample, balanced, family_codes, share, spearman
+from evenhand.evaluation.length_control import length_controlled
 from evenhand.figure import Figure
 from evenhand.model.scores import ScoredPairs
 
@@ -21,15 +22,23 @@ Slices = dict[str, dict[str, Mask]]
 
 @dataclass(frozen=True, slots=True)
 class PairTraits:
-    """What the scores do not tell about B pairs: the category and the family each belongs to, None where unknown."""
+    """What the scores do not tell about B pairs: the category and the family each belongs to, None where unknown.
+
+    `columns` are others to slice by, by name.
+    """
 
     category_B: tuple[str | None, ...]
     family_B: tuple[str | None, ...]
+    columns: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
 
     @classmethod
     def unknown(cls, count: int) -> "PairTraits":
         """No categories, and every pair a family of its own."""
         return cls((None,) * count, (None,) * count)
+
+    def with_columns(self, columns: Mapping[str, tuple[str | None, ...]]) -> "PairTraits":
+        """The same with more to slice by."""
+        return replace(self, columns={**self.columns, **columns})
 
     @classmethod
     def of(cls, scored: ScoredPairs, pairs: Sequence[PreferencePair]) -> "PairTraits":
@@ -55,7 +64,7 @@ class PairTraits:
 class PreferenceEvaluation:
     """Agreement with held-out preferences; `spearman_length` is over all 2B answers.
 
-    `slices` gives pairwise accuracy by `longer_side`, `length_difference_quartile` and, where given, `category`.
+    `length_controlled_accuracy` is what a logistic model gives for answers of equal length. `slices` gives pairwise accuracy by `longer_side`, `length_difference_quartile` and, where given, `category`.
     """
 
     pairwise_accuracy: Figure
@@ -64,6 +73,7 @@ class PreferenceEvaluation:
     spearman_length: Figure
     n: int
     slices: dict[str, dict[str, Figure]] = field(default_factory=dict)
+    length_controlled_accuracy: Figure = field(default_factory=lambda: Figure(None, 0))
 
     def json(self) -> dict[str, Any]:
         """The shape that `evenhand evaluate --json` and reports state."""
@@ -76,6 +86,7 @@ class PreferenceEvaluation:
                 for name, by_value in self.slices.items()
             },
             "spearman_length": self.spearman_length.json(),
+            "length_controlled_accuracy": self.length_controlled_accuracy.json(),
             "n": self.n,
         }
 
@@ -100,6 +111,7 @@ def evaluate_pairs(scored: ScoredPairs, traits: PairTraits | None = None) -> Pre
             name: {value: share(won.where(mask_B)) for value, mask_B in by_value.items()}
             for name, by_value in slices_of(scored, traits).items()
         },
+        length_controlled_accuracy=length_controlled(won, _longer_by(scored)).share,
     )
 
 
@@ -135,15 +147,15 @@ def unequal_sides(scored: ScoredPairs) -> tuple[Mask, Mask]:
 
 
 def slices_of(scored: ScoredPairs, traits: PairTraits) -> Slices:
-    """Which pairs belong to which slice; the categories only where at least one pair has one."""
+    """Which pairs belong to which slice; categories and columns only where at least one pair has one."""
     shorter_B, longer_B = unequal_sides(scored)
     slices: Slices = {
         "longer_side": {"chosen_shorter": shorter_B, "chosen_longer": longer_B, "equal": ~(shorter_B | longer_B)},
         "length_difference_quartile": _quartiles(scored),
     }
-    names = sorted({name for name in traits.category_B if name is not None})
-    if names:
-        slices["category"] = {name: np.array([own == name for own in traits.category_B]) for name in names}
+    for column, value_B in {"category": traits.category_B, **traits.columns}.items():
+        if values := sorted({value for value in value_B if value is not None}):
+            slices[column] = {value: np.array([own == value for own in value_B]) for value in values}
     return slices
 
 
@@ -155,6 +167,11 @@ def _quartiles(scored: ScoredPairs) -> dict[str, Mask]:
     difference_B = scored.chosen_tokens_B - scored.rejected_tokens_B
     place_B = np.searchsorted(np.quantile(difference_B, [0.25, 0.5, 0.75]), difference_B)
     return {f"q{place + 1}": place_B == place for place in range(4)}
+
+
+def _longer_by(scored: ScoredPairs) -> Floats:
+    """Chosen minus rejected, in tokens."""
+    return (scored.chosen_tokens_B - scored.rejected_tokens_B).astype(np.float64)
 
 
 def _spearman_length(scored: ScoredPairs, family_B: Integers) -> Figure:

@@ -15,6 +15,7 @@ from evenhand.model.forward import Policy, serving
 _NEW_TOKENS = 16
 _BATCH = 8
 _ROUNDS = 8
+_FEW_ROUNDS = 4
 _MOST_ROUNDS = 24
 
 
@@ -29,6 +30,39 @@ class Speed:
     tokens_per_second: tuple[Figure, Figure]
     slower_alone: Figure
     slower_together: Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """How fast one model answers here: seconds to the first token of a prompt alone, and tokens a second alone and of
+    eight prompts at once, the prompt's reading included."""
+
+    first_token_seconds: Figure
+    tokens_per_second_alone: Figure
+    tokens_per_second_together: Figure
+
+    def json(self) -> dict[str, Any]:
+        """The shape in `evenhand evaluate --json`."""
+        return {
+            "first_token_seconds": self.first_token_seconds.json(),
+            "tokens_per_second_alone": self.tokens_per_second_alone.json(),
+            "tokens_per_second_together": self.tokens_per_second_together.json(),
+        }
+
+
+def answering_speed(policy: Policy, prompt: Sequence[int]) -> Answering:
+    """Time a model on one prompt, a few rounds; the first round, which is cold, is not counted."""
+    _seconds(policy, prompt, _BATCH)
+    rounds = [
+        (
+            _seconds(policy, prompt, 1, 1),
+            _NEW_TOKENS / _seconds(policy, prompt, 1),
+            _BATCH * _NEW_TOKENS / _seconds(policy, prompt, _BATCH),
+        )
+        for _ in range(_FEW_ROUNDS)
+    ]
+    columns = np.array(rounds, dtype=np.float64).T
+    return Answering(*(student_mean(Sample(column, np.arange(len(column)))) for column in columns))
 
 
 def compare_speed(candidate: Policy, incumbent: Policy, prompt: Sequence[int], most: float) -> Speed:
@@ -68,7 +102,7 @@ def _round(order: tuple[Policy, Policy], candidate: Policy, measure: Callable[[P
     return (first, second) if order[0] is candidate else (second, first)
 
 
-def _seconds(policy: Policy, prompt: Sequence[int], rows: int) -> float:
+def _seconds(policy: Policy, prompt: Sequence[int], rows: int, new_tokens: int = _NEW_TOKENS) -> float:
     model: Any = policy.model
     ids = torch.tensor([list(prompt)] * rows, device=policy.device)
     with serving(model):
@@ -78,8 +112,8 @@ def _seconds(policy: Policy, prompt: Sequence[int], rows: int) -> float:
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             do_sample=False,
-            min_new_tokens=_NEW_TOKENS,
-            max_new_tokens=_NEW_TOKENS,
+            min_new_tokens=new_tokens,
+            max_new_tokens=new_tokens,
             pad_token_id=0,
         )
         _finish(policy)

@@ -4,22 +4,23 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from transformers import PreTrainedTokenizerBase
 
 from evenhand.data.ledger import write_refusals
 from evenhand.data.read import describe, read_pairs
 from evenhand.data.schema import Refusal, by_reason
+from evenhand.data.snapshot import content_hash, read_snapshot
 from evenhand.errors import UserError
-from evenhand.evaluation.evaluate import Asking, HeldOut, Narrator, evaluation_of
+from evenhand.evaluation.evaluate import HeldOut, Narrator
 from evenhand.model.encode import encode_pairs, require_pairs
 from evenhand.model.forward import Policy
 from evenhand.model.load import DtypeName, Source, choose_device, choose_dtype, find_source, load_model, load_tokenizer
 from evenhand.model.modes import Form, encoder_for
 from evenhand.model.score import score_pairs
 from evenhand.model.scores import ScoredPairs
-from evenhand.training.material import left_out_pairs, refused_rows
+from evenhand.training.material import Texts, left_out_pairs, refused_rows
 from evenhand.training.recipe import check_recipe
 
 Say = Callable[[str], None]
@@ -59,9 +60,10 @@ def appraise(asked: Asked, say: Say, narrate: Narrator) -> Appraised:
     """Score every pair in the data; raises ModelError, DataError or UserError."""
     source = find_source(asked.model)
     form = form_of(asked, source)
-    reading, pairs = read_pairs(asked.data, asked.kind)
-    for sentence in (describe(reading), *reading.notes):
+    given = given_texts(asked.data, asked.kind)
+    for sentence in given.said:
         say(sentence)
+    pairs = given.validation
     tokenizer = load_tokenizer(source)
     encoding = encode_pairs(pairs, encoder_for(tokenizer, form), form.limits, asked.data)
     encoded = require_pairs(encoding, asked.data)
@@ -75,18 +77,21 @@ def appraise(asked: Asked, say: Say, narrate: Narrator) -> Appraised:
     lost = refused_rows(encoding)
     if left_out := len(left_out_pairs(encoding)):
         say(f"{left_out} pairs of ranked rows do not fit; their rows are used without them")
-    refusals = (*reading.refusals, *lost)
+    refusals = (*given.refusals, *lost)
     held_out = HeldOut(encoded, texts, form)
-    return Appraised(scored, held_out, policy, tokenizer, refusals, reading.rows_in, reading.rows_used - len(lost))
+    return Appraised(scored, held_out, policy, tokenizer, refusals, given.rows_in, given.rows_used - len(lost))
 
 
-def evaluate_model(asked: Asked, prompts: int, say: Say, narrate: Narrator) -> dict[str, Any]:
-    """The evaluation as `evenhand evaluate --json` states it, with the accounting of rows."""
-    found = appraise(asked, say, narrate)
-    asking = Asking(prompts, narrate=narrate)
-    evaluated = evaluation_of(found.policy, found.tokenizer, found.held_out, (found.scored, asking))
-    data = {"rows_in": found.rows_in, "rows_used": found.rows_used, "refused": found.refused}
-    return evaluated.json() | {"data": data}
+def given_texts(data: str, kind: str | None = None) -> Texts:
+    """The pairs of a file, or the held-out side of curated data, as the validation side of texts without another."""
+    if (Path(data) / "dataset.json").exists():
+        held_out = read_snapshot(Path(data)).validation
+        rows = len({pair.row for pair in held_out})
+        said = f"{data}: curated data, of which the {len(held_out)} held-out pairs are taken"
+        return Texts((), held_out, (), rows, rows, (said,), content_hash((), held_out))
+    reading, pairs = read_pairs(data, kind)
+    said_of_it = (describe(reading), *reading.notes)
+    return Texts((), pairs, reading.refusals, reading.rows_in, reading.rows_used, said_of_it, content_hash((), pairs))
 
 
 def write_rows(path: Path, found: Appraised) -> Path:

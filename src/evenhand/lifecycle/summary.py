@@ -62,9 +62,37 @@ def evaluation_words(found: dict[str, Any]) -> str:
         lines += [
             f"{name}: {figure(found['generation'][key]).words(digits=max(1, digits))}" for key, name, digits in _REPLIES
         ]
+    lines += [f"{name}: {figure(number).words(digits=3)}" for name, number in _beside_scores(found)]
+    if found["train_gap"] and found["train_gap"]["flagged"]:
+        lines.append("flagged: the gap between training and held-out accuracy is larger than chance makes it")
     data = found["data"]
     lines.append(f"rows: {data['rows_in']} in, {data['rows_used']} used, refused {data['refused'] or 'none'}")
     return "\n".join(lines)
+
+
+def _beside_scores(found: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The figures that follow from more than the scores, as far as they were measured."""
+    rows = [
+        ("accuracy at equal length, by a logistic model", found["length_controlled_accuracy"]),
+        (f"overconfidence of sigmoid({found['calibration']['beta']:g} x gap)", found["calibration"]["overconfidence"]),
+        ("Brier score of the same", found["calibration"]["brier"]),
+        ("built-in questions, first wording", found["paraphrases"]["original"]),
+        ("built-in questions, other wordings", found["paraphrases"]["paraphrased"]),
+    ]
+    if found["train_gap"]:
+        rows.append(("training minus held-out accuracy", found["train_gap"]["gap"]))
+        if found["train_gap"]["growth"]:
+            rows.append(("what training added to that", found["train_gap"]["growth"]))
+    if found["generation"]:
+        rows += [(f"distinct words in a reply, runs of {n}", found["generation"][f"distinct_{n}"]) for n in (1, 2)]
+    if found["drift"]:
+        rows.append(("drift along its own replies, nats per token", found["drift"]["on_new_replies"]))
+        rows.append(("drift along the start's replies, nats per token", found["drift"]["on_start_replies"]))
+    if found["speed"]:
+        rows.append(("seconds to the first token", found["speed"]["first_token_seconds"]))
+        rows.append(("tokens per second, one prompt", found["speed"]["tokens_per_second_alone"]))
+        rows.append(("tokens per second, eight prompts", found["speed"]["tokens_per_second_together"]))
+    return rows
 
 
 def _short(number: Figure, digits: int) -> str:

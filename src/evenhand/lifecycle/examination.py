@@ -1,0 +1,198 @@
+"""What `evenhand evaluate` finds beside the scores: calibration, paraphrases, overfitting, drift and speed."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from peft import PeftModel
+
+from evenhand.data.columns import column_values
+from evenhand.data.schema import PreferencePair
+from evenhand.evaluation.calibration import Calibration, calibration
+from evenhand.evaluation.difference import families_of
+from evenhand.evaluation.drift import Along, Drift, drift, log_probs_of
+from evenhand.evaluation.evaluate import Asking, HeldOut, Narrator, answer
+from evenhand.evaluation.generate import Generation
+from evenhand.evaluation.interval import Floats
+from evenhand.evaluation.overfit import Side, TrainGap, train_gap
+from evenhand.evaluation.paraphrase import Paraphrased, paraphrased
+from evenhand.evaluation.preference import PairTraits
+from evenhand.evaluation.report import Evaluated
+from evenhand.evaluation.speed import Answering, answering_speed
+from evenhand.lifecycle.appraisal import Appraised, Asked, Say, appraise, dtype_name, given_texts
+from evenhand.lifecycle.reading import Reading, reading_of
+from evenhand.model.encode import encode_pairs
+from evenhand.model.forward import Policy
+from evenhand.model.load import choose_device, choose_dtype, find_source, load_model
+from evenhand.model.modes import encoder_for, prompt_encoder
+from evenhand.model.score import score_pairs
+from evenhand.model.scores import ScoredPairs
+from evenhand.training.recipe import Recipe, check_recipe
+
+_MOST_TRAINING_PAIRS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is looked at: how many prompts are answered, columns to slice by, training data, and the model at its start.
+
+    Where the model is an adapter on its base, the base is the start and needs no second model in memory.
+    """
+
+    prompts: int = 0
+    columns: tuple[str, ...] = ()
+    train: str | None = None
+    start: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """All that was found of one model on held-out pairs; None for what was not asked for or has no start to measure from."""
+
+    evaluated: Evaluated
+    calibration: Calibration
+    paraphrases: Paraphrased
+    train_gap: TrainGap | None
+    drift: Drift | None
+    speed: Answering | None
+    data: dict[str, Any]
+
+    def json(self) -> dict[str, Any]:
+        """What `evenhand evaluate --json` prints."""
+        return self.evaluated.json() | {
+            "calibration": self.calibration.json(),
+            "paraphrases": self.paraphrases.json(),
+            "train_gap": self.train_gap.json() if self.train_gap else None,
+            "drift": self.drift.json() if self.drift else None,
+            "speed": self.speed.json() if self.speed else None,
+            "data": self.data,
+        }
+
+
+def examine(asked: Asked, wanted: Wanted, say: Say, narrate: Narrator) -> Examined:
+    """Evaluate a model on held-out pairs, and look at what scores alone do not show."""
+    found = appraise(asked, say, narrate)
+    start = _Start(found.policy, _second_model(asked, wanted, say))
+    recipe = recipe_of(asked.model)
+    traits = PairTraits.of(found.scored, found.held_out.texts)
+    if wanted.columns:
+        by_row = column_values(asked.data, wanted.columns)
+        rows = found.scored.row_B.tolist()
+        traits = traits.with_columns({name: tuple(by_row[name].get(row) for row in rows) for name in wanted.columns})
+    asking = Asking(wanted.prompts, narrate=narrate)
+    replies = answer(found.policy, found.tokenizer, found.held_out, asking) if wanted.prompts else None
+    begun = _scored_at_start(start, found.held_out, narrate)
+    return Examined(
+        evaluated=Evaluated.of(found.scored, traits, replies),
+        calibration=_calibrated(reading_of(recipe), (found.scored, begun), traits),
+        paraphrases=paraphrased(lambda pairs: _gaps(found, pairs)),
+        train_gap=_train_gap(wanted, (found, start), Side(found.scored, begun, traits), narrate),
+        drift=_drift(found, start, (replies, asking)) if replies else None,
+        speed=_speed(found, replies) if replies else None,
+        data={"rows_in": found.rows_in, "rows_used": found.rows_used, "refused": found.refused},
+    )
+
+
+class _Start:
+    """The model as it was before training: the base with its adapter off, a second model, or not known."""
+
+    def __init__(self, policy: Policy, other: Policy | None) -> None:
+        self._policy, self._other = policy, other
+
+    @property
+    def is_known(self) -> bool:
+        return self._other is not None or isinstance(self._policy.model, PeftModel)
+
+    @contextmanager
+    def policy(self) -> Iterator[Policy]:
+        """The start as a policy, until the end of the block."""
+        if self._other is not None:
+            yield self._other
+        else:
+            assert isinstance(self._policy.model, PeftModel)
+            with self._policy.model.disable_adapter():
+                yield self._policy
+
+
+def _second_model(asked: Asked, wanted: Wanted, say: Say) -> Policy | None:
+    if wanted.start is None:
+        return None
+    say(f"loading {wanted.start} as the start")
+    device = choose_device()
+    return Policy(load_model(find_source(wanted.start), choose_dtype(dtype_name(asked.dtype), device), device))
+
+
+def recipe_of(model: str) -> Recipe | None:
+    """The recipe of the run that `model` names, None where it is no run."""
+    source = find_source(model)
+    file = source.folder.parent / "recipe.json"
+    if source.folder.name != "model" or not file.exists():
+        return None
+    return check_recipe(json.loads(file.read_text(encoding="utf-8")), str(file))
+
+
+def _scored_at_start(start: _Start, held_out: HeldOut, narrate: Narrator) -> ScoredPairs | None:
+    if not start.is_known:
+        return None
+    with start.policy() as policy:
+        return score_pairs(policy, held_out.encoded, report=lambda done, n: narrate("scoring the start", done, n))
+
+
+def _calibrated(reading: Reading, scores: tuple[ScoredPairs, ScoredPairs | None], traits: PairTraits) -> Calibration:
+    pairs, start = scores
+    reference = start if reading.needs_reference else None
+    return calibration(reading.gap_B(pairs, reference), families_of(pairs, traits), reading.beta)
+
+
+def _gaps(found: Appraised, pairs: Sequence[PreferencePair]) -> Floats:
+    """The mean gap of each pair, NaN for one that does not fit."""
+    form = replace(found.held_out.form, max_tokens=max(512, found.held_out.form.max_tokens))
+    encoding = encode_pairs(pairs, encoder_for(found.tokenizer, form), form.limits, "the built-in paraphrases")
+    gaps = np.full(len(pairs), np.nan)
+    if encoding.pairs:
+        scored = score_pairs(found.policy, encoding.pairs)
+        place = {pair.row: i for i, pair in enumerate(pairs)}
+        gaps[[place[row] for row in scored.row_B.tolist()]] = scored.mean_gap_B
+    return gaps
+
+
+def _train_gap(wanted: Wanted, models: tuple[Appraised, _Start], held_out: Side, narrate: Narrator) -> TrainGap | None:
+    """Up to a thousand training pairs, evenly over the file, against the held-out ones."""
+    if wanted.train is None:
+        return None
+    found, start = models
+    texts = given_texts(wanted.train).validation
+    every = max(1, len(texts) // _MOST_TRAINING_PAIRS)
+    form = found.held_out.form
+    encoding = encode_pairs(texts[::every], encoder_for(found.tokenizer, form), form.limits, wanted.train)
+    train = HeldOut(encoding.pairs, texts, form)
+    now = score_pairs(found.policy, train.encoded, report=lambda done, n: narrate("scoring training pairs", done, n))
+    side = Side(now, _scored_at_start(start, train, narrate), PairTraits.of(now, texts))
+    return train_gap(side, held_out)
+
+
+def _drift(found: Appraised, start: _Start, answering: tuple[Generation, Asking]) -> Drift | None:
+    if not start.is_known:
+        return None
+    replies, asking = answering
+    with start.policy() as policy:
+        own = answer(policy, found.tokenizer, found.held_out, asking)
+    encode = encoder_for(found.tokenizer, replace(found.held_out.form, max_tokens=1 << 30))
+
+    def at_start(side: Any) -> Any:
+        with start.policy() as policy:
+            return log_probs_of(policy.model)(side)
+
+    paths = Along.of(replies, encode), Along.of(own, encode)
+    return drift(
+        log_probs_of(found.policy.model), at_start, paths, lambda done, n: asking.narrate("measuring drift", done, n)
+    )
+
+
+def _speed(found: Appraised, replies: Generation) -> Answering:
+    """On the first prompt that was answered."""
+    feed, _ = prompt_encoder(found.tokenizer, found.held_out.form)
+    return answering_speed(found.policy, feed(replies.replies[0].prompt))

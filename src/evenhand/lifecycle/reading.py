@@ -1,0 +1,41 @@
+"""How a trained model's preference is to be read: by which gap, times which beta, and against which reference."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from evenhand.evaluation.interval import Floats
+from evenhand.model.scores import ScoredPairs
+from evenhand.training.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """`beta` times the gap is the log-odds that training widened; the gap is per token or summed, over a reference's
+    where there is one."""
+
+    beta: float
+    per_token: bool
+    needs_reference: bool
+
+    def gap_B(self, pairs: ScoredPairs, reference: ScoredPairs | None) -> Floats:
+        """The gap of each pair; the reference's is taken off where it is given."""
+        own_B = pairs.mean_gap_B if self.per_token else pairs.sum_gap_B
+        if reference is None:
+            return own_B
+        return own_B - (reference.mean_gap_B if self.per_token else reference.sum_gap_B)
+
+
+# A model of which nothing is known: the probability with which it would say the one answer rather than the other.
+PLAIN = Reading(1.0, False, False)
+
+
+def reading_of(recipe: Recipe | None) -> Reading:
+    """The reading that a recipe's objective means; the plain one without a recipe, or without a beta."""
+    if recipe is None:
+        return PLAIN
+    objective: Any = recipe.objective.build()
+    traits = getattr(objective, "traits", None)
+    beta = getattr(objective, "beta", None)
+    if traits is None or beta is None:
+        return PLAIN if beta is None else Reading(beta, True, False)
+    return Reading(float(beta), traits.length_normalised, traits.needs_reference)
