@@ -134,6 +134,14 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn; at temperature 1 and top_p 1 from the model's own distribution."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """How long a reply may get, and how many prompts are answered at a time; the latter changes no figure."""
 
@@ -158,19 +166,19 @@ def generate(
     """
     limits, report = limits or Limits(), report or _silent
     tokens = [serving.prompt_tokens(prompt) for prompt, _ in prompts]
-    fitting = [i for i, ids in enumerate(tokens) if len(ids) + limits.max_new_tokens <= _positions(model)]
+    fitting = [i for i, ids in enumerate(tokens) if len(ids) + limits.max_new_tokens <= positions(model)]
     if not fitting:
         raise DataError(
             f"none of {len(prompts)} prompts leaves room for {limits.max_new_tokens} new tokens among the model's "
-            f"{_positions(model):.0f} positions; give shorter prompts."
+            f"{positions(model):.0f} positions; give shorter prompts."
         )
     longest_first = sorted(fitting, key=lambda i: (-len(tokens[i]), i))
     replies: dict[int, Reply] = {}
-    with _as_served(model, _greedy(model, serving, limits)) as stops:
+    with as_served(model, decoding(model, serving, limits.max_new_tokens)) as stops:
         for start in range(0, len(longest_first), limits.batch_prompts):
             batch = longest_first[start : start + limits.batch_prompts]
-            for i, ids in zip(batch, _continue(model, [tokens[i] for i in batch])):
-                replies[i] = reply_of(prompts[i][0], _until(ids, stops), stops, serving.tokenizer)
+            for i, ids in zip(batch, continued(model, [tokens[i] for i in batch])):
+                replies[i] = reply_of(prompts[i][0], until(ids, stops), stops, serving.tokenizer)
             report(len(replies), len(fitting))
     family = tuple(prompts[i][1] for i in fitting)
     return Generation(tuple(replies[i] for i in fitting), family, len(prompts) - len(fitting))
@@ -210,30 +218,34 @@ def _silent(done: int, total: int) -> None:
     """Report to nobody."""
 
 
-def _positions(model: PreTrainedModel) -> float:
+def positions(model: PreTrainedModel) -> float:
     """How many positions the model was made for; infinite where its configuration does not tell."""
     return float(getattr(model.config.get_text_config(), "max_position_embeddings", None) or "inf")
 
 
-def _greedy(model: PreTrainedModel, serving: Serving, limits: Limits) -> GenerationConfig:
-    """Plain greedy decoding that stops at every token that a server would stop at."""
+def decoding(
+    model: PreTrainedModel, serving: Serving, max_new_tokens: int, sampling: Sampling | None = None
+) -> GenerationConfig:
+    """Greedy decoding, or plain sampling, that stops at every token that a server would stop at."""
     own = getattr(model, "generation_config", None)
     listed = getattr(own, "eos_token_id", None)
     own_stops = listed if isinstance(listed, list) else [listed] if listed is not None else []
     stops = sorted(serving.stop_tokens | set(own_stops))
     pad = serving.tokenizer.pad_token_id
+    drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if sampling else {}
     return GenerationConfig(
-        do_sample=False,
+        do_sample=sampling is not None,
+        **drawn,
         num_beams=1,
         use_cache=True,
-        max_new_tokens=limits.max_new_tokens,
+        max_new_tokens=max_new_tokens,
         eos_token_id=stops or None,
         pad_token_id=pad if pad is not None else (stops or [0])[0],
     )
 
 
 @contextmanager
-def _as_served(model: PreTrainedModel, config: GenerationConfig) -> Iterator[frozenset[int]]:
+def as_served(model: PreTrainedModel, config: GenerationConfig) -> Iterator[frozenset[int]]:
     """The model in evaluation mode, with a server's attention and `config` alone; as before on leaving."""
     holders = [model, *([model.get_base_model()] if hasattr(model, "get_base_model") else [])]
     own_configs = [getattr(holder, "generation_config", None) for holder in holders]
@@ -247,7 +259,7 @@ def _as_served(model: PreTrainedModel, config: GenerationConfig) -> Iterator[fro
                 holder.generation_config = own
 
 
-def _continue(model: PreTrainedModel, prompts: list[list[int]]) -> list[list[int]]:
+def continued(model: PreTrainedModel, prompts: list[list[int]]) -> list[list[int]]:
     """New token ids for each prompt, padded on the left and answered together."""
     width = max(len(ids) for ids in prompts)
     pad = model.generation_config.pad_token_id
@@ -258,7 +270,7 @@ def _continue(model: PreTrainedModel, prompts: list[list[int]]) -> list[list[int
     return [list(map(int, row)) for row in out[:, width:].tolist()]
 
 
-def _until(ids: list[int], stops: frozenset[int]) -> list[int]:
+def until(ids: list[int], stops: frozenset[int]) -> list[int]:
     """`ids` up to and with the first stop token: what follows it is padding."""
     end = next((i for i, token in enumerate(ids) if token in stops), len(ids) - 1)
     return ids[: end + 1]

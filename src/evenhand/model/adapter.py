@@ -43,7 +43,7 @@ def attach(model: PreTrainedModel, adapter: Adapter) -> PeftModel:
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
         target_modules=list(adapter.targets) if adapter.targets else ALL_LINEAR,
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if _is_classifier(model) else "CAUSAL_LM",
         bias="none",
     )
     try:
@@ -52,11 +52,16 @@ def attach(model: PreTrainedModel, adapter: Adapter) -> PeftModel:
         raise ModelError(f"the adapter cannot be put on {type(model).__name__}: {error}") from error
     # On a base in four bits PEFT makes fp32 adapters, and then casts every activation there and back.
     dtype = model.get_input_embeddings().weight.dtype
-    for weight in wrapped.parameters():
-        if weight.requires_grad:
+    for name, weight in wrapped.named_parameters():
+        if weight.requires_grad and "lora_" in name:  # a reward head is trained beside it, in its own precision
             weight.data = weight.data.to(dtype)
     fuse(wrapped)
     return wrapped
+
+
+def _is_classifier(model: PreTrainedModel) -> bool:
+    """Whether PEFT has to train and save a head beside the adapter."""
+    return type(model).__name__.endswith("ForSequenceClassification")
 
 
 def fuse(model: PeftModel) -> int:

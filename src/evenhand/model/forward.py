@@ -1,4 +1,8 @@
-"""Scores of packed pairs under a policy: one forward over the forest, or over padded rows where it cannot be shared."""
+"""Scores of packed pairs under a policy: one forward over the forest, or over padded rows where it cannot be shared.
+
+A reward model is a policy too: a sequence-classification model of one label, whose reward stands where a language
+model's mean log-probability does, so that whatever reads means (accuracy, slices, lengths, gates) reads rewards.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +25,7 @@ from evenhand.model.store import side_lengths
 
 
 class Policy(nn.Module):
-    """A causal language model and the way it is run: `policy(batch)` gives PairScores.
+    """A causal language model, or a reward model, and the way it is run: `policy(batch)` gives PairScores.
 
     `padded_because` is None where the forest is used, else the reason in words, for the log and the report. So is
     `run_by_run_because` where a GPU attends to all runs in one call, and None on a CPU. `kernels` names what else runs.
@@ -32,6 +36,7 @@ class Policy(nn.Module):
         self.model = model
         self.chunk = chunk
         self.plain_attention = plain_attention(causal(model))
+        self.gives_rewards = gives_rewards(causal(model))
         self.run_by_run_because: str | None = None
         self.kernels = tuple(name for name in (kernel.activate(self.device), liger.engage(causal(model))) if name)
         self.padded_because = why_padded(self)
@@ -55,7 +60,7 @@ class Policy(nn.Module):
     def forward(self, batch: PackedBatch) -> PairScores:
         """Scores with a gradient where weights require one."""
         batch = batch.to(self.device)
-        sums_S = padded_sums(self, batch) if self.padded_because else forest_sums(self, batch)
+        sums_S = self.padded(batch) if self.padded_because else self.shared(batch)
         # An absent side is number -1: what stands last.
         sums_S1 = torch.cat([sums_S, sums_S.new_zeros(1)])
         scored_S1 = torch.cat([batch.scored_S, batch.scored_S.new_zeros(1)])
@@ -65,6 +70,14 @@ class Policy(nn.Module):
             chosen_tokens_B=scored_S1[batch.chosen_B],
             rejected_tokens_B=scored_S1[batch.rejected_B],
         )
+
+    def shared(self, batch: PackedBatch) -> Tensor:
+        """What each sequence sums to, (S,) float64, from one pass over the forest."""
+        return forest_rewards(self, batch) if self.gives_rewards else forest_sums(self, batch)
+
+    def padded(self, batch: PackedBatch) -> Tensor:
+        """The same from padded rows, for decoders that cannot share."""
+        return padded_rewards(self, batch) if self.gives_rewards else padded_sums(self, batch)
 
 
 @contextmanager
@@ -131,6 +144,48 @@ def causal(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
 def forest_sums(policy: Policy, batch: PackedBatch) -> Tensor:
     """Summed log-probability of each sequence's answer, (S,) float64, from one pass over the forest."""
     model = causal(policy.model)
+    predicting_Nd = forest_states(model, batch).index_select(0, batch.predict_N)
+    head = output_head(model)
+    log_probs_N = token_log_probs(predicting_Nd, head.weight_Vd, head.bias_V, batch.target_N, head.form, policy.chunk)
+    return _sum_by_sequence(log_probs_N.index_select(0, batch.entry_E), batch.scored_S)
+
+
+def forest_rewards(policy: Policy, batch: PackedBatch) -> Tensor:
+    """The reward of each sequence times its scored tokens, (S,) float64: its mean is the reward."""
+    model = causal(policy.model)
+    ending_Sd = forest_states(model, batch).index_select(0, batch.last_S)
+    return rewards_of(model, ending_Sd) * batch.scored_S
+
+
+def padded_rewards(policy: Policy, batch: PackedBatch) -> Tensor:
+    """The same from padded rows, read where each ends."""
+    model = causal(policy.model)
+    tokens_SL, mask_SL = padded_rows(policy, batch)
+    hidden_SLd = model.base_model(input_ids=tokens_SL, attention_mask=mask_SL, use_cache=False).last_hidden_state
+    ending_Sd = hidden_SLd[torch.arange(len(tokens_SL), device=policy.device), mask_SL.sum(1) - 1]
+    return rewards_of(model, ending_Sd) * batch.scored_S
+
+
+def rewards_of(model: PreTrainedModel, hidden_Sd: Tensor) -> Tensor:
+    """The reward head's value of each hidden state, (S,), computed in fp32 and told in float64."""
+    head: Any = model.score
+    rewards_S1: Tensor = head(hidden_Sd.float())
+    return rewards_S1[:, 0].double()
+
+
+def gives_rewards(model: PreTrainedModel) -> bool:
+    """Whether the model is a sequence classifier of one label; raises ModelError for any other classifier."""
+    if not type(model).__name__.endswith("ForSequenceClassification"):
+        return False
+    if model.config.num_labels != 1 or not hasattr(model, "score"):
+        raise ModelError(
+            f"{type(model).__name__} has {model.config.num_labels} labels; a reward model has one `score`."
+        )
+    return True
+
+
+def forest_states(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
+    """The last hidden state of each token of the layout, (T, d), from one pass over the forest."""
     use_attention(model, attention.NAME)
     output = model.base_model(
         input_ids=batch.tokens_T[None],
@@ -138,23 +193,27 @@ def forest_sums(policy: Policy, batch: PackedBatch) -> Tensor:
         use_cache=False,
         forest=batch.forest,
     )
-    head = output_head(model)
-    predicting_Nd = output.last_hidden_state[0].index_select(0, batch.predict_N)
-    log_probs_N = token_log_probs(predicting_Nd, head.weight_Vd, head.bias_V, batch.target_N, head.form, policy.chunk)
-    return _sum_by_sequence(log_probs_N.index_select(0, batch.entry_E), batch.scored_S)
+    hidden_Td: Tensor = output.last_hidden_state[0]
+    return hidden_Td
+
+
+def padded_rows(policy: Policy, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+    """Tokens and mask of the sequences, each (S, L), padded on the right; the model is set to read them."""
+    rows = [torch.from_numpy(s.tokens.astype(np.int64)) for s in batch.sequences]
+    use_attention(causal(policy.model), policy.plain_attention)
+    tokens_SL = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    mask_SL = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    return tokens_SL.to(policy.device), mask_SL.to(policy.device)
 
 
 def padded_sums(policy: Policy, batch: PackedBatch) -> Tensor:
     """The same sums from padded rows and the model's own logits, for decoders that cannot share."""
-    rows = [torch.from_numpy(s.tokens.astype(np.int64)) for s in batch.sequences]
-    tokens_SL = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(policy.device)
-    mask_SL = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(policy.device)
-    use_attention(causal(policy.model), policy.plain_attention)
+    tokens_SL, mask_SL = padded_rows(policy, batch)
     logits_SLV = causal(policy.model)(input_ids=tokens_SL, attention_mask=mask_SL, use_cache=False).logits
     parts = []
-    for logits_LV, row, s in zip(logits_SLV, rows, batch.sequences):
-        scored = torch.log_softmax(logits_LV[s.starts - 1 : len(row) - 1].float(), dim=-1)
-        target = row[s.starts :, None].to(policy.device)
+    for logits_LV, row_L, s in zip(logits_SLV, tokens_SL, batch.sequences):
+        scored = torch.log_softmax(logits_LV[s.starts - 1 : len(s.tokens) - 1].float(), dim=-1)
+        target = row_L[s.starts : len(s.tokens), None]
         parts.append(scored.gather(1, target)[:, 0])
     return _sum_by_sequence(torch.cat(parts), batch.scored_S)
 
@@ -189,9 +248,9 @@ def why_padded(policy: Policy) -> str | None:
     policy.model.eval()
     try:
         with torch.no_grad():
-            shared_S, padded_S = forest_sums(policy, batch), padded_sums(policy, batch)
+            shared_S, padded_S = policy.shared(batch), policy.padded(batch)
             policy.model.train()  # some attention can be shared only as long as nothing is dropped
-            forest_sums(policy, batch)
+            policy.shared(batch)
         if policy.device.type == "cuda":
             policy.run_by_run_because = "; ".join(sorted(batch.forest.reasons)) or None
     except attention.ForestUnsupportedError as error:
@@ -204,12 +263,12 @@ def why_padded(policy: Policy) -> str | None:
         policy.model.train(training)
         policy.release()
     if not bool(torch.isfinite(padded_S).all()):
-        raise ModelError("the model gives log-probabilities that are not finite; its weights are broken.")
+        raise ModelError("the model gives scores that are not finite; its weights are broken.")
     half = next(policy.model.parameters()).dtype != torch.float32
     worst = float(((shared_S - padded_S).abs() / batch.scored_S).max())
     if worst > (0.1 if half else 1e-4):
         name = type(causal(policy.model)).__name__
-        return f"{name} gives other numbers on a forest (off by {worst:.1e} nats per token)"
+        return f"{name} gives other numbers on a forest (off by {worst:.1e})"
     return None
 
 

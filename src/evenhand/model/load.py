@@ -1,6 +1,8 @@
 """A model and tokenizer from a folder, a hub id or the built-in package; nothing that executes code is ever loaded."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +15,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
@@ -104,27 +107,32 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
 
 
 def load_model(
-    source: Source, dtype: torch.dtype, device: torch.device, four_bit: bool = False
+    source: Source, dtype: torch.dtype, device: torch.device, four_bit: bool = False, rewards: bool | None = None
 ) -> PreTrainedModel | PeftModel:
-    """The causal language model in `dtype` on `device`; an adapter is put on its base, not merged.
+    """The model in `dtype` on `device`; an adapter is put on its base, not merged.
 
-    `four_bit` keeps the linear layers in NF4 (Dettmers et al. 2023, arXiv 2305.14314) and computes in `dtype`. Raises
-    ModelError where the files do not make a model, or bitsandbytes is not installed.
+    `four_bit` keeps the linear layers in NF4 (Dettmers et al. 2023, arXiv 2305.14314) and computes in `dtype`. `rewards`
+    asks for a sequence classifier of one label, whose head is in fp32, and new where the folder has none; left out, the
+    folder tells. Raises ModelError where the files do not make a model, or bitsandbytes is not installed.
     """
     transformers_logging.disable_progress_bar()
+    rewards = is_reward_model(source) if rewards is None else rewards
     try:
         if source.base:
-            base = load_model(source.base, dtype, device, four_bit)
-            return PeftModel.from_pretrained(base, source.folder, is_trainable=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            source.folder,
-            dtype=dtype,
-            trust_remote_code=False,
-            use_safetensors=True,
-            **(_four_bit(dtype, device) if four_bit else {}),
-        )
+            base = load_model(source.base, dtype, device, four_bit, rewards)
+            return _with_exact_head(PeftModel.from_pretrained(base, source.folder, is_trainable=False), rewards)
+        with _quiet_about_new_heads():
+            model = (AutoModelForSequenceClassification if rewards else AutoModelForCausalLM).from_pretrained(
+                source.folder,
+                dtype=dtype,
+                trust_remote_code=False,
+                use_safetensors=True,
+                **({"num_labels": 1} if rewards else {}),
+                **(_four_bit(dtype, device) if four_bit else {}),
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{source.folder}: the model cannot be loaded ({_first_line(error)}).") from error
+    _with_exact_head(model, rewards)
     if not four_bit:
         return model.to(device)
     for module in model.modules():
@@ -132,6 +140,34 @@ def load_model(
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return model
+
+
+def is_reward_model(source: Source) -> bool:
+    """Whether the folder holds a sequence classifier, or an adapter for one, rather than a language model."""
+    adapter = source.folder / "adapter_config.json"
+    if adapter.exists():
+        return _read_json(adapter).get("task_type") == "SEQ_CLS"
+    named = _read_json(source.folder / "config.json").get("architectures")
+    return isinstance(named, list) and any(str(name).endswith("ForSequenceClassification") for name in named)
+
+
+def _with_exact_head(model: PreTrainedModel | PeftModel, rewards: bool) -> PreTrainedModel | PeftModel:
+    """The model with its reward head in fp32; bf16 tells rewards apart only to three digits."""
+    if rewards:
+        inner = model.get_base_model() if isinstance(model, PeftModel) else model
+        inner.score.float()
+    return model
+
+
+@contextmanager
+def _quiet_about_new_heads() -> Iterator[None]:
+    """transformers warns of every weight that a folder has not; a language model has no reward head, and need not."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
 
 
 def is_four_bit(model: PreTrainedModel | PeftModel) -> bool:

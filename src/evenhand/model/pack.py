@@ -59,6 +59,7 @@ class PackedBatch:
     target_N: Tensor
     entry_E: Tensor  # index into N, sequence after sequence
     scored_S: Tensor
+    last_S: Tensor  # the token of the layout that ends the sequence
     chosen_B: Tensor  # index into S, -1 where that side is absent
     rejected_B: Tensor
     sequences: tuple[EncodedSide, ...]  # as encoded, for the padded path and for error messages
@@ -114,6 +115,7 @@ def pack(pairs: Sequence[EncodedPair], share: bool = True) -> PackedBatch:
         target_N=torch.from_numpy(tokens_T[nodes_N]),
         entry_E=torch.from_numpy(entry_E),
         scored_S=torch.tensor([len(nodes) for nodes in scored_nodes]),
+        last_S=torch.tensor([int(path[-1]) for path in paths]),
         chosen_B=torch.tensor(chosen_B),
         rejected_B=torch.tensor(rejected_B),
         sequences=tuple(sequences),

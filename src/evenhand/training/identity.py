@@ -89,10 +89,11 @@ def settings_by_name(section: str, settings: Mapping[str, Any]) -> dict[str, str
 
 
 @cache
-def code_hash() -> str:
-    """One hash of the source that computes numbers and of the libraries it computes with."""
+def code_hash(*others: str) -> str:
+    """One hash of the source that computes numbers, in the rooms of every method and in `others`, and of the libraries
+    it computes with."""
     root = Path(evenhand.__file__).parent
-    files = sorted(file for room in _COMPUTING_ROOMS for file in (root / room).glob("*.py"))
+    files = sorted(file for room in (*_COMPUTING_ROOMS, *others) for file in (root / room).glob("*.py"))
     parts = [[str(file.relative_to(root)), sha256_file(file)] for file in files]
     return sha256(canonical_json([*parts, *([name, version(name)] for name in _COMPUTING_PACKAGES)]))
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -34,6 +34,45 @@ from evenhand.training.optim import MasterAdamW
 from evenhand.training.plan import Plan
 from evenhand.training.ranks import Ranks
 from evenhand.training.sections import TrainingSection
+
+
+class Kept(Protocol):
+    """What keeping and resuming a run needs to know of it; a Job, or the practice of a method that samples."""
+
+    @property
+    def settings(self) -> TrainingSection:
+        """The loop's settings."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        ...
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What must be the same when the run resumes."""
+        ...
+
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """What may differ all the same."""
+        ...
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that train together."""
+        ...
+
+    @property
+    def root(self) -> Path:
+        """Where the checkpoints are."""
+        ...
+
+    @property
+    def journal(self) -> Path:
+        """The run's journal."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +129,7 @@ class Progress:
         return loss < (math.inf if self.best_loss is None else self.best_loss)
 
 
-def resume(policy: Policy, optimizer: MasterAdamW, job: Job) -> Progress:
+def resume(policy: Policy, optimizer: MasterAdamW, job: Kept) -> Progress:
     """Go on from the newest checkpoint that verifies: weights, optimizer, random state, journal, threads.
 
     Raises RecipeError where the folder holds another run, where no checkpoint of several is whole, and where the ranks
@@ -122,7 +161,7 @@ def resume(policy: Policy, optimizer: MasterAdamW, job: Job) -> Progress:
     return progress
 
 
-def save(policy: Policy, optimizer: MasterAdamW, progress: Progress, job: Job) -> None:
+def save(policy: Policy, optimizer: MasterAdamW, progress: Progress, job: Kept) -> None:
     """Keep everything; what is older goes only when this is safe. Raises NonFiniteError before anything is written."""
     tensors = {name: tensor.detach().cpu() for name, tensor in optimizer.tensors()}
     # The largest magnitude is NaN or infinite where any element is, and needs no tensor of its own.
@@ -143,7 +182,7 @@ def save(policy: Policy, optimizer: MasterAdamW, progress: Progress, job: Job) -
         drop_old(job.root, job.settings.keep_checkpoints, progress.best_step)
 
 
-def take_best(optimizer: MasterAdamW, progress: Progress, job: Job) -> int:
+def take_best(optimizer: MasterAdamW, progress: Progress, job: Kept) -> int:
     """Give the policy the weights of the best validated step, or leave it the last; returns the step."""
     if progress.best_step is None or progress.best_step == progress.step:
         return progress.step
@@ -173,7 +212,7 @@ def seed_rank(seed: int, ranks: Ranks) -> None:
         torch.manual_seed((seed + 1_000_003 * ranks.rank) % 2**63)
 
 
-def _agreed_checkpoint(job: Job) -> Checkpoint | None:
+def _agreed_checkpoint(job: Kept) -> Checkpoint | None:
     """The checkpoint that rank 0 trusts, on every rank."""
     found = newest_checkpoint(job.root) if job.ranks.first else None
     name = job.ranks.from_first(None if found is None else found.folder.name)
@@ -184,7 +223,7 @@ def _agreed_checkpoint(job: Job) -> Checkpoint | None:
     return None
 
 
-def _refuse_unlike_ranks(job: Job) -> None:
+def _refuse_unlike_ranks(job: Kept) -> None:
     for rank, identity in enumerate(job.ranks.gather(job.identity | machine_identity(job.ranks))):
         if different := [name for name, value in job.identity.items() if identity.get(name) != value]:
             raise RecipeError(

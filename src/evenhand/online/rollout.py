@@ -1,0 +1,86 @@
+"""Replies drawn from a policy as a server would feed it: tokens to learn from, and text to reward."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from evenhand.errors import DataError
+from evenhand.evaluation.generate import (
+    Conversation,
+    Sampling,
+    Serving,
+    as_served,
+    continued,
+    decoding,
+    positions,
+    until,
+)
+from evenhand.model.encode import EncodedSide, side
+from evenhand.model.forward import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A prompt to answer, with what a right answer is, where that is known; `family` as in a PreferencePair."""
+
+    prompt: Conversation
+    reference: str | None = None
+    family: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One sampled reply: its tokens after those of its prompt, its text, and whether it ended by itself."""
+
+    task: Task
+    tokens: EncodedSide
+    text: str
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How many replies to a prompt, how long, drawn how, and how many of them at a time."""
+
+    replies: int
+    max_new_tokens: int
+    sampling: Sampling = field(default_factory=Sampling)
+    at_once: int = 32
+
+
+def draw(policy: Policy, serving: Serving, tasks: Sequence[Task], how: Draw) -> list[Drawn]:
+    """`how.replies` replies to each task, one task after another, from torch's generator as it stands."""
+    fed = [serving.prompt_tokens(task.prompt) for task in tasks for _ in range(how.replies)]
+    asked = [task for task in tasks for _ in range(how.replies)]
+    drawn: list[Drawn] = []
+    config = decoding(policy.model, serving, how.max_new_tokens, how.sampling)
+    with as_served(policy.model, config) as stops:
+        for start in range(0, len(fed), how.at_once):
+            prompts = fed[start : start + how.at_once]
+            for at, ids in enumerate(continued(policy.model, prompts), start):
+                drawn.append(_drawn(asked[at], fed[at], until(ids, stops), serving, stops))
+    return drawn
+
+
+def _drawn(task: Task, prompt: list[int], ids: list[int], serving: Serving, stops: frozenset[int]) -> Drawn:
+    ended = ids[-1] in stops
+    text = serving.tokenizer.decode(
+        ids[:-1] if ended else ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return Drawn(task, side(prompt + ids, len(prompt)), str(text), ended)
+
+
+def fitting(policy: Policy, serving: Serving, tasks: Sequence[Task], max_new_tokens: int) -> list[Task]:
+    """The tasks whose prompts leave room for a reply; raises DataError where none does."""
+    room = positions(policy.model) - max_new_tokens
+    kept = [task for task in tasks if len(serving.prompt_tokens(task.prompt)) <= room]
+    if not kept:
+        raise DataError(
+            f"none of {len(tasks)} prompts leaves room for {max_new_tokens} new tokens among the model's positions; "
+            "give shorter prompts, or lower `objective.max_new_tokens`."
+        )
+    return kept
+
+
+def by_task(drawn: Sequence[Drawn], replies: int) -> Iterator[Sequence[Drawn]]:
+    """The replies to each task, in the order of `draw`."""
+    return (drawn[start : start + replies] for start in range(0, len(drawn), replies))
