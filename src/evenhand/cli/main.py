@@ -14,6 +14,7 @@ from evenhand.cli.evaluate import evaluate
 from evenhand.cli.export import export
 from evenhand.cli.gate import gate
 from evenhand.cli.init import init
+from evenhand.cli.monitor import monitor_app
 from evenhand.cli.registry import registry_app
 from evenhand.cli.score import score
 from evenhand.cli.train import train
@@ -34,6 +35,7 @@ for command in (demo, init, audit, curate, convert, train, score, evaluate, expo
 
 
 app.add_typer(registry_app)
+app.add_typer(monitor_app)
 
 
 def run() -> None:

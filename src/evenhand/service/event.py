@@ -11,6 +11,11 @@ from rapidfuzz.distance import Levenshtein
 from evenhand.data.schema import Message
 from evenhand.errors import DataError
 
+
+class MalformedEvent(DataError):
+    """Bytes that are not JSON."""
+
+
 Kind = Literal["draft", "thumb", "edit", "takeover", "escalation", "abandoned", "sent"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -138,11 +143,12 @@ def event_of(tenant: str, form: EventForm) -> Event:
 
 
 def read_event(tenant: str, body: bytes | str) -> Event:
-    """The event in one JSON text; raises DataError with what is wrong in one sentence."""
+    """The event in one JSON text; raises DataError with what is wrong in one sentence, MalformedEvent where it is not JSON."""
     try:
         return event_of(tenant, EventForm.model_validate_json(body))
     except ValidationError as error:
-        raise DataError(first_problem(error)) from error
+        malformed = any(problem["type"] == "json_invalid" for problem in error.errors(include_url=False)[:1])
+        raise (MalformedEvent if malformed else DataError)(first_problem(error)) from error
     except ValueError as error:
         raise DataError(str(error)) from error
 

@@ -5,6 +5,7 @@ Readers see whole transactions, from any thread, and never wait for the writer.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,10 +24,13 @@ _ROLLUP = ("day", "tenant", "model", "category", "kind", *ROLLUP_SUMS)
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What became of each event of a batch, in its order, and how many named no model and follow no known draft."""
+    """What became of each event of a batch, in its order, and what there is to count of it by tenant and reason.
+
+    The reasons: `replayed`, `conflict`, `without_draft` (no model was named and the draft is not known).
+    """
 
     outcomes: tuple[Outcome, ...]
-    without_draft: int
+    notices: Mapping[tuple[str, str], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,10 @@ class Store:
             if rows:
                 batch.insert(rows)
                 _move_head(execute, seq, link, max(received_ms, last_ms))
-        return Appended(outcomes, sum(row["model"] == "" for row in rows))
+        notices: Counter[tuple[str, str]] = Counter()
+        notices.update((event.tenant, outcome) for event, outcome in zip(events, outcomes, strict=True))
+        notices.update((row["tenant"], "without_draft") for row in rows if row["model"] == "")
+        return Appended(outcomes, {name: count for name, count in notices.items() if name[1] != "stored"})
 
     def note(self, notices: Mapping[tuple[str, str], int], at_ms: int) -> None:
         """Count what happened at the door, by tenant and reason."""
@@ -204,6 +211,16 @@ class Store:
         """Counts and sums from the day `since` (2026-11-25) on, of one tenant or all, by day."""
         return [Rollup(*row) for row in self._of_day("rollups", _ROLLUP, since, tenant)]
 
+    def totals(self, tenant: str) -> list[tuple[str, Kind, int, int]]:
+        """Model, kind, count and thumbs up of everything stored of one tenant."""
+        sql = (
+            "SELECT model, kind, SUM(count), SUM(ups) FROM rollups WHERE tenant = :tenant"
+            " GROUP BY model, kind ORDER BY model, kind"
+        )
+        with self.database.reading() as execute:
+            rows = execute(sql, {"tenant": tenant})
+        return [(model, kind, int(count), int(ups)) for model, kind, count, ups in rows]
+
     def bins(self, since: str = "", tenant: str | None = None) -> list[Bin]:
         """Histograms from the day `since` on, by day."""
         names = ("day", "tenant", "model", "category", "measure", "bin", "count")
@@ -253,4 +270,5 @@ def _record(execute: Execute, topic: str, content: Mapping[str, Any], at_ms: int
 def _stored(row: Row) -> StoredEvent:
     *columns, body = row
     columns[8] = None if columns[8] is None else bool(columns[8])
-    return StoredEvent(*columns, None if body is None else read_event(columns[1], body))
+    columns.append(None if body is None else read_event(columns[1], body))
+    return StoredEvent(*columns)
