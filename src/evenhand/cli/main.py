@@ -15,6 +15,7 @@ from evenhand.cli.evaluate import evaluate
 from evenhand.cli.export import export
 from evenhand.cli.gate import gate
 from evenhand.cli.init import init
+from evenhand.cli.monitor import monitor_app
 from evenhand.cli.registry import registry_app
 from evenhand.cli.run import run as run_stages
 from evenhand.cli.score import score
@@ -38,6 +39,7 @@ app.command("run")(run_stages)
 
 
 app.add_typer(registry_app)
+app.add_typer(monitor_app)
 
 
 def run() -> None:
