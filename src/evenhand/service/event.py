@@ -108,6 +108,14 @@ class Event:
         return float(Levenshtein.normalized_distance(self.text[:_COMPARED], self.sent[:_COMPARED]))
 
 
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """What was sent as an event and cannot be taken: the reason under which it is counted, and what is wrong."""
+
+    reason: str
+    message: str
+
+
 def day_of(milliseconds: int) -> str:
     """The day of a moment, UTC.
 

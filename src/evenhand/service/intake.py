@@ -1,7 +1,6 @@
 """The routes that take events: one at a time, or a batch as a JSON array or one event a line."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import pydantic_core
@@ -12,7 +11,7 @@ from pydantic import BaseModel
 from evenhand.errors import DataError
 from evenhand.service.batch import Outcome
 from evenhand.service.door import Refused, Service, admit, meter, read_body, refuse_deep, service_of
-from evenhand.service.event import Event, EventForm, MalformedEvent, read_event
+from evenhand.service.event import Event, EventForm, MalformedEvent, Unfit, read_event
 from evenhand.service.limits import BATCH_BYTES, BATCH_EVENTS, DEPTH, EVENT_BYTES
 
 intake = APIRouter()
@@ -69,14 +68,6 @@ _TAKEN: dict[int | str, dict[str, Any]] = {
     413: {"model": Problem, "description": "The body is too large"},
     422: {"model": Problem, "description": "Not an event"},
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Unfit:
-    """An item of a batch that is no event that can be taken."""
-
-    reason: str
-    message: str
 
 
 @intake.post(

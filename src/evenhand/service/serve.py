@@ -71,7 +71,12 @@ def known_models(registry: str | None) -> Callable[[], frozenset[str] | None]:
     if "://" in registry:
         raise UserError(f"{registry} is not a folder, and the service calls nobody; give a folder, or leave it out.")
     shelf = Registry(registry)
-    read_at = -_REGISTRY_SECONDS
+
+    def names() -> frozenset[str]:
+        candidates = state_of(read_log(shelf)).candidates
+        return frozenset(candidates) | frozenset(candidates.values())
+
+    known, read_at = names(), time.monotonic()
 
     def models() -> frozenset[str]:
         nonlocal known, read_at
@@ -81,9 +86,4 @@ def known_models(registry: str | None) -> Callable[[], frozenset[str] | None]:
                 known = names()
         return known
 
-    def names() -> frozenset[str]:
-        candidates = state_of(read_log(shelf)).candidates
-        return frozenset(candidates) | frozenset(candidates.values())
-
-    known = names()
     return models
