@@ -12,7 +12,28 @@ from datetime import UTC, datetime
 
 CATEGORIES = ("refund", "delivery", "account", "billing", "returns", "warranty", "address", "voucher")
 KINDS = ("draft", "draft", "draft", "sent", "sent", "edit", "thumb", "takeover")
-WORDS = "your parcel is on its way and should arrive tomorrow before noon at the address you gave us last week".split()
+WORDS = [
+    "your",
+    "parcel",
+    "is",
+    "on",
+    "its",
+    "way",
+    "and",
+    "should",
+    "arrive",
+    "tomorrow",
+    "before",
+    "noon",
+    "at",
+    "the",
+    "address",
+    "you",
+    "gave",
+    "us",
+    "last",
+    "week",
+]
 
 
 @dataclass(slots=True)

@@ -1,6 +1,6 @@
 """Durable events a second and their latency, with keys, checks, limits, sums and the chain on (S1).
 
-    python reliability/monitor_load.py --seconds 20 --clients 32
+python reliability/monitor_load.py --seconds 20 --clients 32
 """
 
 import argparse
@@ -39,7 +39,10 @@ def main() -> None:
         "clients": given.clients,
         "events_per_second": round(len(sent.acknowledged) / given.seconds, 1),
         "statuses": sent.statuses,
-        "ms": {name: round(float(np.percentile(milliseconds, share)), 1) for name, share in (("p50", 50), ("p95", 95), ("p99", 99), ("p99.9", 99.9))},
+        "ms": {
+            name: round(float(np.percentile(milliseconds, share)), 1)
+            for name, share in (("p50", 50), ("p95", 95), ("p99", 99), ("p99.9", 99.9))
+        },
         "max_ms": round(float(milliseconds.max()), 1),
         "stopped_with": code,
         "stored": checked.events,

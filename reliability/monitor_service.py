@@ -43,10 +43,23 @@ def free_port() -> int:
 def start(folder: Path, *options: str, port: int | None = None, before: tuple[str, ...] = ()) -> Service:
     """Start `evenhand monitor` on `folder`, and wait until it takes events."""
     port = port or free_port()
-    command = [*before, sys.executable, "-m", "evenhand", "monitor", "--json", "--folder", str(folder), "--port", str(port)]
+    command = [
+        *before,
+        sys.executable,
+        "-m",
+        "evenhand",
+        "monitor",
+        "--json",
+        "--folder",
+        str(folder),
+        "--port",
+        str(port),
+    ]
     began = time.perf_counter()
     errors = (folder.parent / f"{folder.name}.log").open("ab")
-    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=errors, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=errors, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     until = time.monotonic() + 60
     while time.monotonic() < until:
         if process.poll() is not None:

@@ -39,10 +39,9 @@ def test_evidence_equals_the_mixture_integrated_numerically():
 def test_a_rate_is_held_at_all_counts_at_once_in_95_of_100_streams(true):
     rng = np.random.default_rng(7)
     missed = np.zeros(400, bool)
-    hits, trials = np.zeros(400, np.int64), 0
-    for _ in range(5000):
+    hits = np.zeros(400, np.int64)
+    for trials in range(1, 5001):
         hits += rng.random(400) < true
-        trials += 1
         missed |= evidence(true, hits, trials) >= ENOUGH
     assert missed.mean() <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 400)
 
@@ -112,7 +111,10 @@ def test_means_have_no_interval_where_they_cannot():
 
 
 def test_a_difference_of_means_is_wider_than_either_and_narrower_than_both():
-    first, second = Moments(2000, 2000 * 210.0, 2000 * (210.0**2 + 90.0**2)), Moments(900, 900 * 340.0, 900 * (340.0**2 + 120.0**2))
+    first, second = (
+        Moments(2000, 2000 * 210.0, 2000 * (210.0**2 + 90.0**2)),
+        Moments(900, 900 * 340.0, 900 * (340.0**2 + 120.0**2)),
+    )
     halves = [(found.high - found.low) / 2 for found in (mean(first), mean(second), mean_difference(first, second))]
     assert max(halves[:2]) < halves[2] < sum(halves[:2]) * 1.1
     assert math.isclose(mean_difference(first, second).value, -130.0)
