@@ -14,13 +14,13 @@ from torch import Tensor
 from evenhand.model import adapter, attention, forward
 from evenhand.model.head import LogitForm
 from evenhand.model.pack import Forest, pack
-from evenhand.training import plan, step
+from evenhand.training import goal, plan, step
 
 
 @contextmanager
 def without_sharing() -> Iterator[None]:
     """Every sequence laid out whole; nothing padded."""
-    with patch.object(step, "pack", lambda pairs: pack(pairs, share=False)):
+    with patch.object(goal, "pack", lambda pairs: pack(pairs, share=False)):
         yield
 
 

@@ -51,6 +51,7 @@ def run(folder: Path, what: str, value: float, at: int, skip: bool = False) -> N
     @dataclass(frozen=True)
     class Poisoned:
         beta: float = OBJECTIVE.beta
+        traits = OBJECTIVE.traits
 
         def __call__(self, scores: PairScores) -> torch.Tensor:
             loss_B = OBJECTIVE(scores)

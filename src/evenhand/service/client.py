@@ -6,6 +6,8 @@
 ...     client.thumb(draft, up=True)
 ...     client.waits
 True
+
+Without `send=False` a thread sends what waits.
 """
 
 import json

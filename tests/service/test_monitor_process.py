@@ -1,0 +1,210 @@
+"""The service as its user starts it: a process, real HTTP, a real disk, and kill -9."""
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+
+from evenhand.service.client import Client
+
+NOW = datetime.now(UTC).isoformat()
+
+
+def draft(name: str, **changes) -> dict:
+    event = {"id": name, "kind": "draft", "conversation": "c1", "draft": f"d-{name}", "at": NOW, "model": "harbor-2"}
+    return event | {"text": "Your parcel is on its way.", "category": "delivery"} | changes
+
+
+_STARTED: list[subprocess.Popen] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _none_is_left():
+    yield
+    for process in _STARTED:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+class Monitor:
+    """One folder of events, and the process that serves it while it runs."""
+
+    def __init__(self, folder):
+        self.folder, self.keys, self.port = folder, {}, _free_port()
+        self.start()
+
+    def start(self):
+        command = [sys.executable, "-m", "evenhand", "monitor", "--folder", str(self.folder), "--port", str(self.port)]
+        self.process = subprocess.Popen(
+            [*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=dict(os.environ)
+        )
+        _STARTED.append(self.process)
+        self.keys |= json.loads("".join(iter(self.process.stdout.readline, "}\n")) + "}")["keys"]
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            try:
+                if httpx.get(f"{self.url}/healthz", trust_env=False).status_code == 200:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.05)
+        raise AssertionError("the service did not answer within 30 seconds")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, method: str, path: str, key: str | None = None, **given) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return httpx.request(
+            method, self.url + path, headers=headers | given.pop("headers", {}), trust_env=False, **given
+        )
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.process.stdout.close()
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(30)
+        self.process.stdout.close()
+        return code
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def monitor(tmp_path_factory):
+    served = Monitor(tmp_path_factory.mktemp("monitor"))
+    yield served
+    served.end()
+
+
+def command(monitor, *words: str) -> tuple[int, dict]:
+    line = [sys.executable, "-m", "evenhand", "monitor", "--folder", str(monitor.folder), *words, "--json"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, json.loads(done.stdout)
+
+
+def stored(monitor) -> list[str]:
+    answer = monitor.ask("GET", "/v1/events", monitor.keys["admin"], params={"limit": 1000})
+    assert answer.status_code == 200, answer.text
+    return [json.loads(line)["id"] for line in answer.text.splitlines()]
+
+
+def test_an_event_sent_twice_counts_once_and_other_content_under_its_id_is_refused(monitor):
+    write = monitor.keys["write"]
+    answers = [monitor.ask("POST", "/v1/events", write, json=draft("twice")) for _ in range(2)]
+    other = monitor.ask("POST", "/v1/events", write, json=draft("twice", text="Something else."))
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert [answer.json()["outcome"] for answer in answers] == ["stored", "replayed"]
+    assert other.status_code == 409
+    assert stored(monitor).count("twice") == 1
+
+
+def test_of_a_batch_a_bad_event_is_refused_alone(monitor):
+    lines = [draft("batch-0"), {"id": "batch-1", "kind": "edit"}, draft("batch-2")]
+    body = "\n".join(json.dumps(line) for line in lines)
+    headers = {"Content-Type": "application/x-ndjson"}
+    answer = monitor.ask("POST", "/v1/events/batch", monitor.keys["write"], content=body, headers=headers)
+    assert answer.status_code == 207
+    assert {"batch-0", "batch-2"} <= set(stored(monitor))
+    assert "batch-1" not in stored(monitor)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/v1/events", {"write", "admin"}),
+        ("GET", "/v1/events", {"read", "admin"}),
+        ("GET", "/v1/rollups", {"read", "admin"}),
+        ("GET", "/v1/keys", {"admin"}),
+    ],
+)
+def test_each_role_may_do_what_it_is_for_and_nothing_else(monitor, method, path, allowed):
+    if "read" not in monitor.keys:
+        made = monitor.ask("POST", "/v1/keys", monitor.keys["admin"], json={"role": "read"})
+        assert made.status_code in (200, 201), made.text
+        monitor.keys["read"] = made.json()["key"]
+    for role, key in monitor.keys.items():
+        given = {"json": draft(f"role-{role}")} if method == "POST" else {}
+        assert (monitor.ask(method, path, key, **given).status_code < 300) == (role in allowed), (role, path)
+    assert monitor.ask(method, path).status_code == 401
+    assert monitor.ask(method, path, "evk_" + "0" * 16 + "_" + "A" * 43).status_code == 401
+
+
+def test_what_is_too_large_too_deep_or_no_json_has_its_status(monitor):
+    write = monitor.keys["write"]
+
+    def post(content: bytes) -> int:
+        headers = {"Content-Type": "application/json"}
+        return monitor.ask("POST", "/v1/events", write, content=content, headers=headers).status_code
+
+    assert post(json.dumps(draft("large", text="x" * 70_000)).encode()) == 413
+    assert post(b"[" * 50 + b"]" * 50) in (400, 413, 422)
+    assert post(b"{not json") == 400
+    assert post(json.dumps(draft("nul", text="a\x00b")).encode()) == 422
+    forged = monitor.ask("GET", "/healthz", headers={"Host": "evil.example"})
+    assert 400 <= forged.status_code < 500
+
+
+def test_no_key_is_kept_in_the_database_as_it_was_shown(monitor):
+    kept = b"".join(path.read_bytes() for path in monitor.folder.iterdir())
+    for key in monitor.keys.values():
+        assert key.rpartition("_")[2].encode() not in kept
+
+
+def test_what_was_acknowledged_is_there_once_after_kill_9(tmp_path):
+    served = Monitor(tmp_path / "events")
+    acknowledged = []
+    for round_number in range(3):
+        for i in range(25):
+            event = draft(f"kill-{round_number}-{i}")
+            if served.ask("POST", "/v1/events", served.keys["write"], json=event).status_code == 200:
+                acknowledged.append(event["id"])
+        served.kill()
+        served.start()
+    assert len(acknowledged) == 75
+    assert sorted(stored(served)) == sorted(acknowledged)
+    assert command(served, "verify")[1]["passed"] is True
+    assert served.end() in (0, 143, -signal.SIGTERM)
+
+
+def test_the_client_keeps_events_while_the_service_is_away(tmp_path):
+    served = Monitor(tmp_path / "events")
+    key = served.keys["write"]
+    served.kill()
+    with Client(served.url, key, tmp_path / "spool") as client:
+        replies = [client.draft("c7", f"Reply {i}.", model="harbor-2", category="delivery") for i in range(10)]
+        client.edit(replies[0], "A better reply.", actor="ann")
+        assert client.waits
+        served.start()
+        assert client.flush(30)
+    assert len(stored(served)) == 11
+    served.end()
+
+
+def test_one_changed_byte_of_a_stored_event_is_named(tmp_path):
+    served = Monitor(tmp_path / "events")
+    for i in range(5):
+        assert served.ask("POST", "/v1/events", served.keys["write"], json=draft(f"tamper-{i}")).status_code == 200
+    served.end()
+    with sqlite3.connect(tmp_path / "events" / "events.db") as database:
+        database.execute("UPDATE events SET body = replace(body, 'parcel', 'Parcel') WHERE seq = 3")
+    database.close()
+    code, found = command(served, "verify")
+    assert code == 1
+    assert "event 3" in found["problem"]
