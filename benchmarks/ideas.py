@@ -14,7 +14,7 @@ from torch import Tensor
 from evenhand.model import adapter, attention, forward
 from evenhand.model.head import LogitForm
 from evenhand.model.pack import Forest, pack
-from evenhand.training import goal, plan, step
+from evenhand.training import goal, plan
 
 
 @contextmanager
