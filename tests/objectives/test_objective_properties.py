@@ -12,6 +12,7 @@ from torch import Tensor
 
 from evenhand.errors import RecipeError
 from evenhand.model.scores import PairScores
+from evenhand.objectives.bradley_terry import BradleyTerry
 from evenhand.objectives.cpo import CPO
 from evenhand.objectives.dpo import DPO
 from evenhand.objectives.hinge import Hinge, SLiC
@@ -42,6 +43,8 @@ OBJECTIVES: dict[str, Objective] = {
     "orpo": ORPO(0.1),
     "kto": KTO(0.1, baseline=0.7),
     "sft": Supervised(),
+    "reward": BradleyTerry(margin=0.5),
+    "reward with length": BradleyTerry(length_penalty=0.05),
 }
 every = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
 

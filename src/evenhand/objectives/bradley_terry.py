@@ -8,6 +8,8 @@ from torch import Tensor
 
 from evenhand.errors import RecipeError
 from evenhand.model.scores import PairScores
+from evenhand.objectives.bounds import require_weight
+from evenhand.objectives.objective import Traits
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +36,23 @@ class BradleyTerry:
         for name in ("margin", "length_penalty"):
             if not math.isfinite(getattr(self, name)):
                 raise RecipeError(f"`objective.{name}` is {getattr(self, name)}; it must be a number, such as 0.")
-        if not 0 <= self.center < math.inf:
-            raise RecipeError(f"`objective.center` is {self.center}; it must be a number of at least 0, such as 0.01.")
+        require_weight("center", self.center)
 
     @property
     def beta(self) -> float:
         """Rewards are told as they are."""
         return 1.0
 
-    def __call__(self, rewards: PairScores) -> Tensor:
+    @property
+    def traits(self) -> Traits:
+        """A length penalty looks at tokens, and centring at the level of rewards."""
+        return Traits(
+            wider_gap_never_costs_more=not self.center,
+            only_gap_counts=not self.center and not self.length_penalty,
+            length_normalised=not self.length_penalty,
+        )
+
+    def __call__(self, rewards: PairScores, _reference: PairScores | None = None) -> Tensor:
         """The loss of each pair, (B,); a reward is the mean of its side."""
         gap_B = rewards.mean_gap_B
         longer_B = (rewards.chosen_tokens_B - rewards.rejected_tokens_B).to(gap_B)
@@ -51,6 +61,6 @@ class BradleyTerry:
             loss_B = loss_B + self.center * (rewards.chosen_mean_B + rewards.rejected_mean_B) ** 2
         return loss_B
 
-    def rewards(self, rewards: PairScores) -> tuple[Tensor, Tensor]:
+    def rewards(self, rewards: PairScores, _reference: PairScores | None = None) -> tuple[Tensor, Tensor]:
         """The rewards of chosen and rejected answers, each (B,)."""
         return rewards.chosen_mean_B, rewards.rejected_mean_B
