@@ -52,9 +52,10 @@ def run(folder: Path, what: str, value: float, at: int, skip: bool = False) -> N
     class Poisoned:
         beta: float = OBJECTIVE.beta
         traits = OBJECTIVE.traits
+        rewards = staticmethod(OBJECTIVE.rewards)
 
-        def __call__(self, scores: PairScores) -> torch.Tensor:
-            loss_B = OBJECTIVE(scores)
+        def __call__(self, scores: PairScores, reference: PairScores | None = None) -> torch.Tensor:
+            loss_B = OBJECTIVE(scores, reference)
             return loss_B * value if seen["step"] == at else loss_B
 
     if what == "gradient":

@@ -6,14 +6,16 @@
 Every ten minutes, and when it is stopped by SIGINT or SIGTERM, the figure so far is said.
 """
 
+import argparse
 import os
 import signal
+import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from drill import Figure, command
 from scipy import stats
 from tiny import Hooks, ended_within, fork, kill, train_tiny
 
@@ -40,8 +42,8 @@ def work(folder: Path, samples: Path, steps: int, pause: float) -> None:
     train_tiny(folder, Hooks(report=report), steps=steps, schedule="constant", keep_checkpoints=2)
 
 
-def figure(samples: Path) -> Figure:
-    """What the samples so far say: memory by the hour with its interval, open files, checkpoints on disk."""
+def figure(samples: Path) -> tuple[str, bool]:
+    """What the samples so far say, and whether it is what was promised: memory by the hour, open files, checkpoints."""
     seconds, resident, files, kept = np.loadtxt(samples, ndmin=2).T
     later = slice(len(seconds) // 4, None)  # the allocator's first growth is over
     hours_S, memory_S = (
@@ -60,10 +62,10 @@ def figure(samples: Path) -> Figure:
         f"three quarters, {line.slope:+.2f} MiB/h [{line.slope - margin:+.2f}, {line.slope + margin:+.2f}], open files "
         f"{int(files[later].min())} to {int(files[later].max())}, at most {int(kept.max())} checkpoints on disk"
     )
-    return Figure(words, flat and closed and bool(kept.max() <= 3))
+    return words, flat and closed and bool(kept.max() <= 3)
 
 
-def soak(scratch: Path, checkpoints: int = 1000, hours: float = 0.0, pause: float = 0.0) -> Figure:
+def soak(scratch: Path, checkpoints: int, hours: float, pause: float) -> tuple[str, bool]:
     """Run to so many checkpoints, or for so many hours where some are given, `pause` seconds between two."""
     folder, samples, log = scratch / "run", scratch / "samples", scratch / "log"
     pid = fork(lambda: work(folder, samples, 10**6 if hours else checkpoints, pause), log)
@@ -75,7 +77,7 @@ def soak(scratch: Path, checkpoints: int = 1000, hours: float = 0.0, pause: floa
         code = ended_within(pid, 1.0)
         if time.monotonic() - told > REPORT_SECONDS:
             told = time.monotonic()
-            print(figure(samples).words, flush=True)
+            print(figure(samples)[0], flush=True)
     if code is None:
         kill(pid)
         ended_within(pid, 10.0)
@@ -85,5 +87,17 @@ def soak(scratch: Path, checkpoints: int = 1000, hours: float = 0.0, pause: floa
     return figure(samples)
 
 
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoints", type=int, default=1000)
+    parser.add_argument("--hours", type=float, default=0.0)
+    parser.add_argument("--pause", type=float, default=0.0)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        words, held = soak(Path(scratch), asked.checkpoints, asked.hours, asked.pause)
+    print(f"{words}: {'held' if held else 'FAILED'}")
+    return 0 if held else 1
+
+
 if __name__ == "__main__":
-    command(soak)
+    sys.exit(main())
