@@ -92,6 +92,9 @@ def _proved_difference(policy: Policy, probes: Sequence[EncodedPair], folder: Pa
 
 
 def largest_difference(before: ScoredPairs, after: ScoredPairs) -> float:
-    """The largest change of an answer's mean log-probability, in nats per token; NaN where one is NaN."""
-    sides = ((before.chosen_mean_B, after.chosen_mean_B), (before.rejected_mean_B, after.rejected_mean_B))
-    return float(np.max([np.abs(one - other).max() for one, other in sides]))
+    """The largest change of an answer's mean log-probability, in nats per token; NaN where one that exists is NaN."""
+    sides = (
+        (before.chosen_mean_B, after.chosen_mean_B, before.chosen_tokens_B),
+        (before.rejected_mean_B, after.rejected_mean_B, before.rejected_tokens_B),
+    )
+    return float(np.max(np.concatenate([np.abs(one - other)[tokens > 0] for one, other, tokens in sides])))

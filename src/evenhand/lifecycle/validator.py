@@ -131,9 +131,4 @@ def mean_loss(objective: Objective, scored: ScoredPairs, reference: ScoredPairs 
 
 
 def _as_tensors(scored: ScoredPairs, reference: ScoredPairs | None) -> tuple[PairScores, PairScores | None]:
-    return _tensors(scored), None if reference is None else _tensors(reference)
-
-
-def _tensors(scored: ScoredPairs) -> PairScores:
-    columns = (scored.chosen_sum_B, scored.rejected_sum_B, scored.chosen_tokens_B, scored.rejected_tokens_B)
-    return PairScores(*(torch.from_numpy(np.ascontiguousarray(c)).double() for c in columns))
+    return scored.tensors(), None if reference is None else reference.tensors()

@@ -14,7 +14,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor
 
 from evenhand.errors import DataError
 from evenhand.files import sha256_file, write_json
@@ -37,17 +36,7 @@ class CachedScores:
 
     def __call__(self, batch: Sequence[EncodedPair], _packed: PackedBatch, /) -> PairScores:
         """Looked up; raises DataError for a pair that was not scored."""
-        found = self.lookup(batch)
-
-        def column(values_B: npt.NDArray[np.float64] | npt.NDArray[np.int64]) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(values_B)).to(self.device)
-
-        return PairScores(
-            column(found.chosen_sum_B),
-            column(found.rejected_sum_B),
-            column(found.chosen_tokens_B),
-            column(found.rejected_tokens_B),
-        )
+        return self.lookup(batch).tensors(self.device)
 
     def scored(self, pairs: Sequence[EncodedPair], _scorer: Scorer, /) -> ScoredPairs:
         """Looked up; nothing is computed."""
@@ -61,7 +50,7 @@ class CachedScores:
             raise DataError(
                 f"row {pairs[int(missing[0])].row} has no cached reference score; remove the cache, and it is made again."
             )
-        return _scored_pairs(pairs, self.chosen_sum_N[at_B], self.rejected_sum_N[at_B])
+        return ScoredPairs.of(pairs, self.chosen_sum_N[at_B], self.rejected_sum_N[at_B])
 
     def words(self) -> str:
         """The arrays, in MiB."""
@@ -121,14 +110,3 @@ def _key(pair: EncodedPair) -> int:
         digest.update(f"{len(side.tokens)} {side.starts} ".encode())
         digest.update(np.ascontiguousarray(side.tokens).data)
     return int.from_bytes(digest.digest(), "big")
-
-
-def _scored_pairs(pairs: Sequence[EncodedPair], chosen_B: Floats, rejected_B: Floats) -> ScoredPairs:
-    return ScoredPairs(
-        row_B=np.array([pair.row for pair in pairs], dtype=np.int64),
-        id_B=tuple(pair.id for pair in pairs),
-        chosen_sum_B=chosen_B,
-        rejected_sum_B=rejected_B,
-        chosen_tokens_B=np.array([pair.chosen.scored for pair in pairs], dtype=np.int64),
-        rejected_tokens_B=np.array([pair.rejected.scored for pair in pairs], dtype=np.int64),
-    )

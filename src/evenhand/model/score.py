@@ -48,14 +48,7 @@ def score_pairs(
                     report(done, len(pairs))
     finally:
         policy.train(training)
-    return ScoredPairs(
-        row_B=np.array([pair.row for pair in pairs], dtype=np.int64),
-        id_B=tuple(pair.id for pair in pairs),
-        chosen_sum_B=sums[0],
-        rejected_sum_B=sums[1],
-        chosen_tokens_B=np.array([pair.chosen.scored for pair in pairs], dtype=np.int64),
-        rejected_tokens_B=np.array([pair.rejected.scored for pair in pairs], dtype=np.int64),
-    )
+    return ScoredPairs.of(pairs, sums[0], sums[1])
 
 
 def _batches(order: list[int], pairs: Sequence[EncodedPair], token_budget: int) -> Iterable[list[int]]:

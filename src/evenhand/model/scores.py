@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from torch import Tensor
 
 from evenhand.errors import DataError
+from evenhand.model.encode import EncodedPair
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -66,18 +68,22 @@ class ScoredPairs:
 
     @property
     def chosen_mean_B(self) -> Floats:
-        """Mean log-probability of the chosen answer, nats per token."""
-        return self.chosen_sum_B / self.chosen_tokens_B
+        """Mean log-probability of the chosen answer, nats per token; NaN for an answer that is absent."""
+        return _means(self.chosen_sum_B, self.chosen_tokens_B)
 
     @property
     def rejected_mean_B(self) -> Floats:
-        """Mean log-probability of the rejected answer, nats per token."""
-        return self.rejected_sum_B / self.rejected_tokens_B
+        """Mean log-probability of the rejected answer, nats per token; NaN for an answer that is absent."""
+        return _means(self.rejected_sum_B, self.rejected_tokens_B)
 
     @property
     def mean_gap_B(self) -> Floats:
         """Chosen minus rejected, nats per token."""
         return self.chosen_mean_B - self.rejected_mean_B
+
+    def gap_B(self, per_token: bool) -> Floats:
+        """Chosen minus rejected: of means, or of sums."""
+        return self.mean_gap_B if per_token else self.sum_gap_B
 
     @property
     def sum_gap_B(self) -> Floats:
@@ -86,6 +92,23 @@ class ScoredPairs:
 
     def __len__(self) -> int:
         return len(self.id_B)
+
+    @classmethod
+    def of(cls, pairs: Sequence[EncodedPair], chosen_sum_B: Floats, rejected_sum_B: Floats) -> "ScoredPairs":
+        """Sums of these pairs, in their order."""
+        return cls(
+            row_B=np.array([pair.row for pair in pairs], dtype=np.int64),
+            id_B=tuple(pair.id for pair in pairs),
+            chosen_sum_B=chosen_sum_B,
+            rejected_sum_B=rejected_sum_B,
+            chosen_tokens_B=np.array([pair.chosen.scored for pair in pairs], dtype=np.int64),
+            rejected_tokens_B=np.array([pair.rejected.scored for pair in pairs], dtype=np.int64),
+        )
+
+    def tensors(self, device: torch.device | str = "cpu") -> PairScores:
+        """The same numbers as an objective takes them."""
+        columns = (self.chosen_sum_B, self.rejected_sum_B, self.chosen_tokens_B, self.rejected_tokens_B)
+        return PairScores(*(torch.from_numpy(np.ascontiguousarray(column_B)).to(device) for column_B in columns))
 
     def table(self) -> pa.Table:
         """One row a pair, in the columns that `evenhand score` promises."""
@@ -129,3 +152,9 @@ class ScoredPairs:
             column["chosen_tokens"].astype(np.int64),
             column["rejected_tokens"].astype(np.int64),
         )
+
+
+def _means(sum_B: Floats, tokens_B: Integers) -> Floats:
+    means_B = np.full(len(sum_B), np.nan)
+    np.divide(sum_B, tokens_B, out=means_B, where=tokens_B > 0)
+    return means_B
