@@ -25,6 +25,16 @@ class Figure:
         """The shape in which every report and `--json` output states a figure."""
         return {"value": self.value, "n": self.n, "low": self.low, "high": self.high}
 
+    def within(self, least: float, most: float = float("inf")) -> "Figure":
+        """The same with an interval that ends where values end: a share lies within 0 and 1, its difference within -1 and 1.
+
+        >>> Figure(0.9, 4, 0.70, 1.1).within(0.0, 1.0)
+        Figure(value=0.9, n=4, low=0.7, high=1.0)
+        """
+        if self.low is None or self.high is None:
+            return self
+        return Figure(self.value, self.n, max(least, self.low), min(most, self.high))
+
     def words(self, percent: bool = False, digits: int = 3) -> str:
         """For a person: `0.750 [0.300, 0.950] n=4`, or in percent.
 

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _BUSY_DAY = 30
-_DAY = 10  # characters of an ISO time
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,16 @@ class Burst:
 
     def holds(self, hand: str | None, time: str | None) -> bool:
         """Whether a judgment by `hand` at `time` (ISO) is part of it."""
-        return hand == self.hand and time is not None and time[:_DAY] == self.day
+        return hand == self.hand and time is not None and day_of(time) == self.day
+
+
+def day_of(time: str) -> str:
+    """The day of an ISO time.
+
+    >>> day_of("2026-11-25T08:00:00Z")
+    '2026-11-25'
+    """
+    return time[:10]
 
 
 def bursts(given: Iterable[tuple[str | None, str | None]]) -> tuple[Burst, ...]:
@@ -39,7 +47,7 @@ def bursts(given: Iterable[tuple[str | None, str | None]]) -> tuple[Burst, ...]:
         if hand is not None:
             everything[hand] += 1
             if time is not None:
-                days[time[:_DAY]][hand] += 1
+                days[day_of(time)][hand] += 1
     found = []
     for day, who in sorted(days.items()):
         (name, count), total = who.most_common(1)[0], who.total()

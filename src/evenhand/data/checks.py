@@ -1,6 +1,6 @@
 """The checks of an audit, one small function each, in one table; each finds the judgments that a rule would remove."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from evenhand.data.agreement import Agreement, agreement, shared_ratings
 from evenhand.data.bench import Bench, CurationRules, Encode, bench_of
 from evenhand.data.bias import Habit, first_won, longer_won, share, share_of_true
+from evenhand.data.bursts import bursts, day_of
 from evenhand.data.curate import families
 from evenhand.data.facts import Facts
 from evenhand.data.findings import Severity
@@ -25,8 +26,6 @@ from evenhand.figure import Figure
 _CERTAIN = 3.29  # standard deviations: by chance once in 1,000 clean data sets
 _MANY_ANNOTATORS = 0.2
 _ONE_SIDED = 0.7
-_BUSY_DAY = 30
-_DAY = 10  # characters of an ISO time
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,25 +196,15 @@ def annotator_dominates(case: Case) -> Evidence | None:
 
 def burst(case: Case) -> Evidence | None:
     """Days on which one annotator gave most judgments of several annotators, and far more than that one's share."""
-    given = Counter(own.annotator for own in case.bench.ballots if own.annotator is not None)
-    days: dict[str, Counter[str]] = defaultdict(Counter)
-    for own in case.bench.ballots:
-        if own.annotator is not None and own.time is not None:
-            days[own.time[:_DAY]][own.annotator] += 1
-    found: dict[tuple[str, str], str] = {}
-    for day, who in days.items():
-        (name, count), total = who.most_common(1)[0], who.total()
-        usual = given[name] / given.total()
-        if len(who) > 2 and total >= _BUSY_DAY and count > max(0.5, 3 * usual) * total:
-            found[day, name] = f"{name} gave {count} of {total} on {day}, {usual:.1%} of all"
+    ballots = case.bench.ballots
+    found = bursts((own.annotator, own.time) for own in ballots)
     if not found:
         return None
+    held = {(one.hand, one.day) for one in found}
     places = tuple(
-        at
-        for at, own in enumerate(case.bench.ballots)
-        if own.time is not None and own.annotator is not None and (own.time[:_DAY], own.annotator) in found
+        at for at, own in enumerate(ballots) if own.time is not None and (own.annotator, day_of(own.time)) in held
     )
-    return Evidence(places, "warning", "; ".join(list(found.values())[:5]))
+    return Evidence(places, "warning", "; ".join(one.words() for one in found[:5]))
 
 
 def annotator_at_odds(case: Case) -> Evidence | None:

@@ -10,8 +10,8 @@ _MOST_VALUES = 30
 _QUARTERS = ("lowest quarter", "second quarter", "third quarter", "highest quarter")
 
 
-def column_values(source: str, names: Sequence[str]) -> dict[str, dict[int, str]]:
-    """For each column the value of every row that has one, by 0-based row, as text.
+def column_values(source: str, names: Sequence[str], rows: Sequence[int]) -> dict[str, tuple[str | None, ...]]:
+    """For each column its value in each of `rows` (0-based), as text; None where a row has none.
 
     A column of numbers with many values is cut into quarters. Raises DataError for a column that no row has, or of
     texts with more than 30 values.
@@ -27,7 +27,8 @@ def column_values(source: str, names: Sequence[str]) -> dict[str, dict[int, str]
     for name in names:
         if not found[name]:
             raise DataError(f"{source}: no row has a column `{name}`; there are {', '.join(sorted(seen)[:20])}.")
-    return {name: _as_groups(source, name, values) for name, values in found.items()}
+    grouped = {name: _as_groups(source, name, values) for name, values in found.items()}
+    return {name: tuple(by_row.get(row) for row in rows) for name, by_row in grouped.items()}
 
 
 def _as_groups(source: str, name: str, values: dict[int, object]) -> dict[int, str]:

@@ -6,7 +6,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from evenhand.data.appraise import Appraisal
@@ -30,10 +29,10 @@ from evenhand.evaluation.chart import (
     svg,
     text,
 )
+from evenhand.evaluation.html import page
 from evenhand.figure import Figure
 from evenhand.files import write_json, write_whole
 
-_PAGE = Path(__file__).parent / "page"
 _BINS = 10
 _MOST_ANNOTATORS = 12
 _MOST_CATEGORIES = 10
@@ -59,12 +58,9 @@ def write_audit_page(path: Path, found: Appraisal) -> None:
 
 def audit_page(found: Appraisal) -> str:
     """The page as one HTML text; all text from outside is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(_PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     findings = sorted(found.findings, key=lambda finding: (_ORDER[finding.severity], -finding.count))
-    return environment.get_template("audit.html.j2").render(
-        style=Markup((_PAGE / "report.css").read_text(encoding="utf-8")),  # ours, not the user's
+    return page(
+        "audit.html.j2",
         name=Path(found.reading.source).name,
         title=_title(findings),
         word="worse" if found.severe else "undecided" if findings else "better",

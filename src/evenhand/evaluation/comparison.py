@@ -41,9 +41,7 @@ class Scored:
         """Chosen minus rejected in what training widened: the implicit reward over beta, else the mean gap."""
         if self.reference is None:
             return self.pairs.mean_gap_B
-        if self.per_token:
-            return self.pairs.mean_gap_B - self.reference.mean_gap_B
-        return self.pairs.sum_gap_B - self.reference.sum_gap_B
+        return self.pairs.gap_B(self.per_token) - self.reference.gap_B(self.per_token)
 
     def accuracies(self, family_B: Integers) -> dict[str, Figure]:
         """Pairwise accuracy by each reading that the model has."""

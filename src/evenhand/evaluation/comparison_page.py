@@ -5,13 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from evenhand.data.schema import PreferencePair
 from evenhand.evaluation.chart import LABEL_WIDTH, RIGHT, WIDTH, Panel, Row, axis_over, interval_chart
 from evenhand.evaluation.comparison import READINGS, Comparison, disagreements
 from evenhand.evaluation.generate import Generation
+from evenhand.evaluation.html import page
 from evenhand.evaluation.panels import NAMES, difference_chart, gap_panel, length_panel
 from evenhand.evaluation.report import shown
 from evenhand.evaluation.table import Cell, cell, change, signed
@@ -19,7 +17,6 @@ from evenhand.evaluation.verdict import TITLES, points
 from evenhand.figure import Figure
 from evenhand.files import write_json, write_whole
 
-_PAGE = Path(__file__).parent / "page"
 _EXAMPLES = 4
 _MOST_SLICES = 12
 _MIB = 1 << 20
@@ -63,19 +60,16 @@ class Case:
     gaps: tuple[str, str]
 
 
-def write_comparison(page: Path, told: Sequence[Told], value: Mapping[str, Any]) -> None:
+def write_comparison(path: Path, told: Sequence[Told], value: Mapping[str, Any]) -> None:
     """Write the page, and `value` as JSON beside it, each whole or not at all."""
-    write_json(page.with_suffix(".json"), dict(value))
-    write_whole(page, comparison_page(told))
+    write_json(path.with_suffix(".json"), dict(value))
+    write_whole(path, comparison_page(told))
 
 
 def comparison_page(told: Sequence[Told]) -> str:
     """The page as one HTML text, a chapter for each candidate; all text from outside is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(_PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("compare.html.j2").render(
-        style=Markup((_PAGE / "report.css").read_text(encoding="utf-8")),  # ours, not the user's
+    return page(
+        "compare.html.j2",
         chapters=[chapter(own) for own in told],
     )
 
@@ -146,13 +140,12 @@ def cost_lines(costs: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None])
         ("Training speed", "pairs a second, evaluation not counted", "pairs_per_second", 1.0, 2),
         ("Training time", "seconds of steps", "seconds", 1.0, 0),
     )
-    lines = []
+    lines: list[Line] = []
+    if one is None and other is None:
+        return lines
     for name, meaning, key, scale, digits in rows:
-        if one is None and other is None:
-            continue
         sides = [Cell("not measured") if c is None else Cell(signed(c[key] * scale, digits)) for c in (one, other)]
-        both = one is not None and other is not None and one[key]
-        ratio = Cell(f"× {other[key] / one[key]:.2f}") if both and other is not None and one is not None else Cell("–")
+        ratio = Cell(f"× {other[key] / one[key]:.2f}") if one and other and one[key] else Cell("–")
         lines.append(Line(name, meaning, sides[0], sides[1], ratio))
     return lines
 

@@ -59,15 +59,8 @@ def difference_of_replies(before: Generation, after: Generation) -> dict[str, Fi
     repetition_B = np.array([two.repetition - one.repetition for one, two in pairs], dtype=np.float64)
     return {
         "ended": mean_difference(Sample(ended_B, family_B)),
-        "repetition": _within_one(student_mean(Sample(repetition_B, family_B))),
+        "repetition": student_mean(Sample(repetition_B, family_B)).within(-1.0, 1.0),
     }
-
-
-def _within_one(figure: Figure) -> Figure:
-    """A difference of shares cannot be beyond -1 and 1."""
-    if figure.low is None or figure.high is None:
-        return figure
-    return Figure(figure.value, figure.n, max(-1.0, figure.low), min(1.0, figure.high))
 
 
 def matched(before: ScoredPairs, after: ScoredPairs) -> ScoredPairs:

@@ -86,5 +86,4 @@ def _mean_kl(one: LogProbs, other: LogProbs, along: Along, report: Callable[[int
 
 
 def _mean(values: Sequence[float], family: Sequence[str | None]) -> Figure:
-    found = student_mean(Sample(np.array(values, dtype=np.float64), family_codes(family, len(values))))
-    return found if found.low is None else Figure(found.value, found.n, max(0.0, found.low), found.high)
+    return student_mean(Sample(np.array(values, dtype=np.float64), family_codes(family, len(values)))).within(0.0)

@@ -96,11 +96,12 @@ def ask_all(
     answered. Raises UserError where the endpoint refuses the key, the model or the address.
     """
     requests = [endpoint.request(messages) for messages in conversations]
-    found = {request_key(request): answer for request in requests if (answer := kept.reply(request))}
-    missing = {request_key(request): request for request in requests if request_key(request) not in found}
+    keys = [request_key(request) for request in requests]
+    found = {key: answer for key in keys if (answer := kept.reply(key))}
+    missing = {key: request for key, request in zip(keys, requests) if key not in found}
     if missing:
         found |= _ask(endpoint, missing, kept, lambda done: report(len(found) + done, len(found) + len(missing)))
-    return [found[request_key(request)] for request in requests]
+    return [found[key] for key in keys]
 
 
 def _ask(
@@ -116,7 +117,7 @@ def _ask(
                 key, answer = futures[future], future.result()
                 found[key] = answer
                 if answer.error != _NOT_ASKED:
-                    kept.keep(missing[key], answer, datetime.now(UTC).isoformat(timespec="seconds"))
+                    kept.keep((key, missing[key]), answer, datetime.now(UTC).isoformat(timespec="seconds"))
                 report(len(found))
         except BaseException:
             asker.stop.set()

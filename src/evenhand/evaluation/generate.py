@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -87,8 +87,7 @@ class Generation:
     @property
     def repetition(self) -> Figure:
         """Mean share of a reply's token 4-grams already seen in that reply."""
-        mean = student_mean(self._sample([reply.repetition for reply in self.replies]))
-        return mean if mean.low is None else replace(mean, low=max(0.0, mean.low))
+        return student_mean(self._sample([reply.repetition for reply in self.replies])).within(0.0)
 
     @property
     def ended(self) -> Figure:
@@ -100,10 +99,7 @@ class Generation:
         told = [i for i, reply in enumerate(self.replies) if len(reply.text.split()) >= words]
         family_B = family_codes(self.family, len(self.replies))[told]
         found = np.array([distinct(self.replies[i].text.split(), words) for i in told], dtype=np.float64)
-        mean = student_mean(Sample(found, family_B))
-        if mean.low is None or mean.high is None:
-            return mean
-        return replace(mean, low=max(0.0, mean.low), high=min(1.0, mean.high))
+        return student_mean(Sample(found, family_B)).within(0.0, 1.0)
 
     def quartiles(self) -> dict[str, tuple[Figure, Figure]]:
         """First and third quartile of the replies' lengths, in tokens and in characters."""
@@ -166,11 +162,11 @@ def generate(
     """
     limits, report = limits or Limits(), report or _silent
     tokens = [serving.prompt_tokens(prompt) for prompt, _ in prompts]
-    fitting = [i for i, ids in enumerate(tokens) if len(ids) + limits.max_new_tokens <= positions(model)]
+    fitting = [i for i, ids in enumerate(tokens) if len(ids) + limits.max_new_tokens <= _positions(model)]
     if not fitting:
         raise DataError(
             f"none of {len(prompts)} prompts leaves room for {limits.max_new_tokens} new tokens among the model's "
-            f"{positions(model):.0f} positions; give shorter prompts."
+            f"{_positions(model):.0f} positions; give shorter prompts."
         )
     longest_first = sorted(fitting, key=lambda i: (-len(tokens[i]), i))
     replies: dict[int, Reply] = {}
@@ -218,7 +214,7 @@ def _silent(done: int, total: int) -> None:
     """Report to nobody."""
 
 
-def positions(model: PreTrainedModel) -> float:
+def _positions(model: PreTrainedModel) -> float:
     """How many positions the model was made for; infinite where its configuration does not tell."""
     return float(getattr(model.config.get_text_config(), "max_position_embeddings", None) or "inf")
 

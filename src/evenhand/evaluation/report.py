@@ -5,13 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from evenhand.data.contest import INVISIBLE
 from evenhand.data.patterns import redact
 from evenhand.evaluation.difference import difference, difference_of_replies
 from evenhand.evaluation.generate import Generation, Reply
+from evenhand.evaluation.html import page
 from evenhand.evaluation.panels import difference_chart, gap_panel, length_panel, slice_panels, training_panels
 from evenhand.evaluation.preference import PairTraits, PreferenceEvaluation, evaluate_pairs
 from evenhand.evaluation.table import figure_rows, flattened, objective_numbers
@@ -20,7 +18,6 @@ from evenhand.figure import Figure
 from evenhand.files import write_json, write_whole
 from evenhand.model.scores import ScoredPairs
 
-_PAGE = Path(__file__).parent / "page"
 _EXAMPLES = 5
 
 
@@ -128,13 +125,10 @@ def report_page(report: Report, differences: Mapping[str, Figure], said: Verdict
     ]
     if before.generation is not None and after.generation is not None:
         evidence.append(length_panel(before.generation, after.generation))
-    environment = Environment(
-        loader=FileSystemLoader(_PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("report.html.j2").render(
+    return page(
+        "report.html.j2",
         report=report,
         verdict=said,
-        style=Markup((_PAGE / "report.css").read_text(encoding="utf-8")),  # ours, not the user's
         difference_chart=difference_chart(differences),
         rows=figure_rows((before.preference, after.preference), (before.generation, after.generation), differences),
         evidence=evidence,

@@ -37,13 +37,14 @@ class Transcript:
     def __init__(self, path: Path, file: IO[bytes], replies: dict[str, Answer]) -> None:
         self._path, self._file, self._replies = path, file, replies
 
-    def reply(self, request: Mapping[str, Any]) -> Answer | None:
-        """The reply to the same request from before, None where there is none; a failure is no reply."""
-        return self._replies.get(request_key(request))
+    def reply(self, key: str) -> Answer | None:
+        """The reply to the request of that key from before, None where there is none; a failure is no reply."""
+        return self._replies.get(key)
 
-    def keep(self, request: Mapping[str, Any], answer: Answer, time: str) -> None:
-        """Append one request with its answer, on the disk before this returns; raises StorageError on a full disk."""
-        key = request_key(request)
+    def keep(self, keyed: tuple[str, Mapping[str, Any]], answer: Answer, time: str) -> None:
+        """Append one request, with its key, and its answer, on the disk before this returns; raises StorageError on a
+        full disk."""
+        key, request = keyed
         line = canonical_json({"key": key, "time": time, "request": dict(request), **answer.json()}) + b"\n"
         try:
             self._file.write(line)

@@ -3,20 +3,17 @@
 import re
 import secrets
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from evenhand.evaluation.ballot import Ballot
+from evenhand.evaluation.html import page
 from evenhand.evaluation.report import shown as visible
 
-_PAGE = Path(__file__).parent / "page"
 _MOST_BYTES = 4096
 _VOTER = re.compile(r"[\w .@-]{1,40}")
 CHOICES = ("left", "right", "tie")
@@ -27,15 +24,12 @@ def vote_app(ballot: Ballot) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
     token = secrets.token_urlsafe(16)
-    template = Environment(
-        loader=FileSystemLoader(_PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    ).get_template("vote.html.j2")
 
     @app.get("/")
-    def page(voter: str = "") -> Response:
+    def question(voter: str = "") -> Response:
         name = voter.strip() if _VOTER.fullmatch(voter.strip()) else ""
         nonce = secrets.token_urlsafe(16)
-        return _secured(HTMLResponse(template.render(nonce=nonce, token=token, **_told(ballot, name))), nonce)
+        return _secured(HTMLResponse(page("vote.html.j2", nonce=nonce, token=token, **_told(ballot, name))), nonce)
 
     @app.post("/vote")
     async def vote(request: Request) -> Response:
@@ -55,7 +49,6 @@ def _told(ballot: Ballot, voter: str) -> dict[str, Any]:
     following = ballot.next(voter) if voter else None
     prompt = following.question.prompt if following else ()
     return {
-        "style": Markup((_PAGE / "report.css").read_text(encoding="utf-8")),  # ours, not the user's
         "voter": voter,
         "done": ballot.done(voter),
         "total": len(ballot.questions),

@@ -33,7 +33,7 @@ from evenhand.model.scores import ScoredPairs
 from evenhand.training.checkpoint import require_room
 from evenhand.training.examples import examples_of
 from evenhand.training.identity import refuse_other_run, settings_by_name
-from evenhand.training.journal import read_journal
+from evenhand.training.journal import journal_of, read_journal
 from evenhand.training.loop import Hooks, Outcome
 from evenhand.training.material import Material, encode_texts, read_texts
 from evenhand.training.ranks import Ranks, ranks_joined
@@ -274,7 +274,7 @@ def _report(bench: Bench, before: Evaluated, after: Evaluated, outcome: Outcome)
         after=after,
         data=DataFacts(material.hash, material.rows_in, material.rows_used, material.refused),
         recipe=bench.recipe.resolved(),
-        journal=read_journal(bench.folder / "journal.jsonl"),
+        journal=read_journal(journal_of(bench.folder)),
         machine=machine(bench.policy) | {"step kept": _step_kept(bench, outcome)},
         traits=PairTraits.of(before.scored, material.held_out),
     )
@@ -283,7 +283,7 @@ def _report(bench: Bench, before: Evaluated, after: Evaluated, outcome: Outcome)
 
 def _step_kept(bench: Bench, outcome: Outcome) -> str:
     """Which step's weights are reported, and how they were chosen: a choice made on the same pairs flatters a little."""
-    validated = sum("validation" in record for record in read_journal(bench.folder / "journal.jsonl"))
+    validated = sum("validation" in record for record in read_journal(journal_of(bench.folder)))
     how = f", the lowest loss of {validated} validations on these same pairs" if validated > 1 else ""
     return f"{outcome.model_step} of {outcome.steps}{how}"
 

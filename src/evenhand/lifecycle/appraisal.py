@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from evenhand.data.ledger import write_refusals
 from evenhand.data.read import describe, read_pairs
-from evenhand.data.schema import Refusal, by_reason
-from evenhand.data.snapshot import content_hash, read_snapshot
+from evenhand.data.schema import PreferencePair, Refusal, by_reason
+from evenhand.data.snapshot import read_snapshot
 from evenhand.errors import UserError
 from evenhand.evaluation.evaluate import HeldOut, Narrator
 from evenhand.model.encode import encode_pairs, require_pairs
@@ -20,8 +20,8 @@ from evenhand.model.load import DtypeName, Source, choose_device, choose_dtype, 
 from evenhand.model.modes import Form, encoder_for
 from evenhand.model.score import score_pairs
 from evenhand.model.scores import ScoredPairs
-from evenhand.training.material import Texts, left_out_pairs, refused_rows
-from evenhand.training.recipe import check_recipe
+from evenhand.training.material import left_out_pairs, refused_rows
+from evenhand.training.recipe import Recipe, check_recipe
 
 Say = Callable[[str], None]
 
@@ -60,10 +60,10 @@ def appraise(asked: Asked, say: Say, narrate: Narrator) -> Appraised:
     """Score every pair in the data; raises ModelError, DataError or UserError."""
     source = find_source(asked.model)
     form = form_of(asked, source)
-    given = given_texts(asked.data, asked.kind)
+    given = given_pairs(asked.data, asked.kind)
     for sentence in given.said:
         say(sentence)
-    pairs = given.validation
+    pairs = given.pairs
     tokenizer = load_tokenizer(source)
     encoding = encode_pairs(pairs, encoder_for(tokenizer, form), form.limits, asked.data)
     encoded = require_pairs(encoding, asked.data)
@@ -82,16 +82,26 @@ def appraise(asked: Asked, say: Say, narrate: Narrator) -> Appraised:
     return Appraised(scored, held_out, policy, tokenizer, refusals, given.rows_in, given.rows_used - len(lost))
 
 
-def given_texts(data: str, kind: str | None = None) -> Texts:
-    """The pairs of a file, or the held-out side of curated data, as the validation side of texts without another."""
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The pairs that a command was given, what became of the file's rows, and what there is to say of them."""
+
+    pairs: tuple[PreferencePair, ...]
+    refusals: tuple[Refusal, ...]
+    rows_in: int
+    rows_used: int
+    said: tuple[str, ...]
+
+
+def given_pairs(data: str, kind: str | None = None) -> Given:
+    """The pairs of a file, or the held-out side of curated data."""
     if (Path(data) / "dataset.json").exists():
         held_out = read_snapshot(Path(data)).validation
         rows = len({pair.row for pair in held_out})
         said = f"{data}: curated data, of which the {len(held_out)} held-out pairs are taken"
-        return Texts((), held_out, (), rows, rows, (said,), content_hash((), held_out))
+        return Given(held_out, (), rows, rows, (said,))
     reading, pairs = read_pairs(data, kind)
-    said_of_it = (describe(reading), *reading.notes)
-    return Texts((), pairs, reading.refusals, reading.rows_in, reading.rows_used, said_of_it, content_hash((), pairs))
+    return Given(pairs, reading.refusals, reading.rows_in, reading.rows_used, (describe(reading), *reading.notes))
 
 
 def write_rows(path: Path, found: Appraised) -> Path:
@@ -104,10 +114,8 @@ def write_rows(path: Path, found: Appraised) -> Path:
 
 def form_of(asked: Asked, source: Source) -> Form:
     """How pairs become tokens: as asked, else as the run did it, else chat with at most 2048 tokens."""
-    recipe_file = source.folder.parent / "recipe.json"
-    own = Form(max_tokens=2048)
-    if recipe_file.exists() and source.folder.name == "model":
-        own = run_form(recipe_file)
+    recipe = recipe_of(source)
+    own = recipe.form if recipe is not None else Form(max_tokens=2048)
     template = asked.template or own.template
     if template not in get_args(Form.__annotations__["template"]):
         raise UserError(f"--template {template!r} is neither chat nor plain.")
@@ -121,9 +129,16 @@ def form_of(asked: Asked, source: Source) -> Form:
     )
 
 
-def run_form(recipe_file: Path) -> Form:
-    """The form in a run's resolved recipe."""
-    return check_recipe(json.loads(recipe_file.read_text(encoding="utf-8")), str(recipe_file)).form
+def recipe_of(source: Source) -> Recipe | None:
+    """The resolved recipe of the run whose model this is; None where it is no run's."""
+    run = source.folder.parent
+    return run_recipe(run) if source.folder.name == "model" and (run / "recipe.json").exists() else None
+
+
+def run_recipe(run: Path) -> Recipe:
+    """The resolved recipe in a run folder."""
+    file = run / "recipe.json"
+    return check_recipe(json.loads(file.read_text(encoding="utf-8")), str(file))
 
 
 def dtype_name(name: str) -> DtypeName:

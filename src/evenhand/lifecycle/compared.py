@@ -54,8 +54,7 @@ def traits_of(
         traits, texts = None, ()
     if columns is None or not columns[1]:
         return traits, texts
-    by_row = column_values(columns[0], columns[1])
-    found = {name: tuple(by_row[name].get(row) for row in scored.pairs.row_B.tolist()) for name in columns[1]}
+    found = column_values(*columns, scored.pairs.row_B.tolist())
     return (traits or PairTraits.unknown(len(scored.pairs))).with_columns(found), texts
 
 

@@ -3,15 +3,13 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from evenhand.data.read import read_pairs
 from evenhand.data.schema import PreferencePair
-from evenhand.data.snapshot import content_hash, read_snapshot
+from evenhand.data.snapshot import content_hash
 from evenhand.errors import DataError, ExportError, ModelError, RecipeError
 from evenhand.evaluation.generate import Serving
 from evenhand.lifecycle.base import weights_hash
@@ -112,10 +110,3 @@ def _stated(source: Source) -> dict[str, Any]:
 
 def _recipe(value: dict[str, Any] | None, name: str) -> Recipe | None:
     return None if value is None else check_recipe(value, name)
-
-
-def given_held_out(path: str) -> tuple[PreferencePair, ...]:
-    """Held-out pairs from a file, or the held-out side of curated data."""
-    if (Path(path) / "dataset.json").exists():
-        return read_snapshot(Path(path)).validation
-    return read_pairs(path)[1]

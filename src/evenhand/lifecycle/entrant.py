@@ -13,12 +13,12 @@ from evenhand.evaluation.comparison import Scored
 from evenhand.evaluation.evaluate import Narrator
 from evenhand.evaluation.generate import Generation
 from evenhand.evaluation.replies import read_replies
-from evenhand.lifecycle.appraisal import Asked, Say, appraise
+from evenhand.lifecycle.appraisal import Asked, Say, appraise, run_recipe
 from evenhand.lifecycle.reading import reading_of
 from evenhand.model.scores import ScoredPairs
-from evenhand.training.journal import read_journal
+from evenhand.training.journal import journal_of, read_journal
 from evenhand.training.material import read_texts
-from evenhand.training.recipe import Recipe, check_recipe
+from evenhand.training.recipe import Recipe
 
 _TABLE = ".parquet"
 
@@ -110,10 +110,10 @@ def _entrant(name: str, called_: str, data: str | None, telling: tuple[Say, Narr
             )
         scored, texts = _scores(name, data, telling)
         return Entrant(Scored(called_, scored), texts=texts)
-    recipe = _recipe(run)
-    kept = _kept(run, recipe)
+    recipe = run_recipe(run)
     start = run / "rows" / "step-000000.parquet"
     begun = ScoredPairs.read(start) if start.exists() else None
+    kept = _kept(run, recipe, begun)
     entrant = Entrant(replace(kept, name=called_), _replies(run), cost_of(run), start=begun)
     if data is None:
         return replace(entrant, texts=_texts(run, recipe, telling[0]))
@@ -130,12 +130,8 @@ def run_of(path: Path) -> Path | None:
     return None
 
 
-def _recipe(run: Path) -> Recipe:
-    return check_recipe(json.loads((run / "recipe.json").read_text(encoding="utf-8")), str(run / "recipe.json"))
-
-
-def _kept(run: Path, recipe: Recipe) -> Scored:
-    """The scores that a run kept at its end, and those of its start where that was the reference."""
+def _kept(run: Path, recipe: Recipe, start: ScoredPairs | None) -> Scored:
+    """The scores that a run kept at its end, and those of its `start` where that was the reference."""
     step = int(json.loads((run / "done.json").read_text(encoding="utf-8"))["step"])
     rows = run / "rows" / f"step-{step:06d}.parquet"
     if not rows.exists():
@@ -144,13 +140,8 @@ def _kept(run: Path, recipe: Recipe) -> Scored:
         )
     reading = reading_of(recipe)
     other = getattr(recipe.objective, "reference_model", None) not in (None, recipe.model.source)
-    start = run / "rows" / "step-000000.parquet"
-    return Scored(
-        str(run),
-        ScoredPairs.read(rows),
-        ScoredPairs.read(start) if reading.needs_reference and not other and start.exists() else None,
-        reading.per_token,
-    )
+    reference = start if reading.needs_reference and not other else None
+    return Scored(str(run), ScoredPairs.read(rows), reference, reading.per_token)
 
 
 def _replies(run: Path) -> Generation | None:
@@ -160,11 +151,11 @@ def _replies(run: Path) -> Generation | None:
 
 def cost_of(run: Path) -> Cost | None:
     """What training the run took; None where its journal has no step."""
-    steps = [record for record in read_journal(run / "journal.jsonl") if "pairs_per_second" in record]
+    steps = [record for record in read_journal(journal_of(run)) if "pairs_per_second" in record]
     if not steps:
         return None
     return Cost(
-        _recipe(run).objective.name,
+        run_recipe(run).objective.name,
         int(steps[-1]["step"]),
         float(steps[-1]["pairs_per_second"]),
         float(steps[-1]["seconds"]),

@@ -1,6 +1,5 @@
 """What `evenhand evaluate` finds beside the scores: calibration, paraphrases, overfitting, drift and speed."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,15 +21,15 @@ from evenhand.evaluation.paraphrase import Paraphrased, paraphrased
 from evenhand.evaluation.preference import PairTraits
 from evenhand.evaluation.report import Evaluated
 from evenhand.evaluation.speed import Answering, answering_speed
-from evenhand.lifecycle.appraisal import Appraised, Asked, Say, appraise, dtype_name, given_texts
+from evenhand.lifecycle.appraisal import Appraised, Asked, Say, appraise, dtype_name, given_pairs, recipe_of
 from evenhand.lifecycle.reading import Reading, reading_of
 from evenhand.model.encode import encode_pairs
 from evenhand.model.forward import Policy
 from evenhand.model.load import choose_device, choose_dtype, find_source, load_model
 from evenhand.model.modes import encoder_for, prompt_encoder
+from evenhand.model.reference import adapter_off
 from evenhand.model.score import score_pairs
 from evenhand.model.scores import ScoredPairs
-from evenhand.training.recipe import Recipe, check_recipe
 
 _MOST_TRAINING_PAIRS = 1000
 
@@ -76,12 +75,10 @@ def examine(asked: Asked, wanted: Wanted, say: Say, narrate: Narrator) -> Examin
     """Evaluate a model on held-out pairs, and look at what scores alone do not show."""
     found = appraise(asked, say, narrate)
     start = _Start(found.policy, _second_model(asked, wanted, say))
-    recipe = recipe_of(asked.model)
+    recipe = recipe_of(find_source(asked.model))
     traits = PairTraits.of(found.scored, found.held_out.texts)
     if wanted.columns:
-        by_row = column_values(asked.data, wanted.columns)
-        rows = found.scored.row_B.tolist()
-        traits = traits.with_columns({name: tuple(by_row[name].get(row) for row in rows) for name in wanted.columns})
+        traits = traits.with_columns(column_values(asked.data, wanted.columns, found.scored.row_B.tolist()))
     asking = Asking(wanted.prompts, narrate=narrate)
     replies = answer(found.policy, found.tokenizer, found.held_out, asking) if wanted.prompts else None
     begun = _scored_at_start(start, found.held_out, narrate)
@@ -113,7 +110,7 @@ class _Start:
             yield self._other
         else:
             assert isinstance(self._policy.model, PeftModel)
-            with self._policy.model.disable_adapter():
+            with adapter_off(self._policy.model):
                 yield self._policy
 
 
@@ -123,15 +120,6 @@ def _second_model(asked: Asked, wanted: Wanted, say: Say) -> Policy | None:
     say(f"loading {wanted.start} as the start")
     device = choose_device()
     return Policy(load_model(find_source(wanted.start), choose_dtype(dtype_name(asked.dtype), device), device))
-
-
-def recipe_of(model: str) -> Recipe | None:
-    """The recipe of the run that `model` names, None where it is no run."""
-    source = find_source(model)
-    file = source.folder.parent / "recipe.json"
-    if source.folder.name != "model" or not file.exists():
-        return None
-    return check_recipe(json.loads(file.read_text(encoding="utf-8")), str(file))
 
 
 def _scored_at_start(start: _Start, held_out: HeldOut, narrate: Narrator) -> ScoredPairs | None:
@@ -164,7 +152,7 @@ def _train_gap(wanted: Wanted, models: tuple[Appraised, _Start], held_out: Side,
     if wanted.train is None:
         return None
     found, start = models
-    texts = given_texts(wanted.train).validation
+    texts = given_pairs(wanted.train).pairs
     every = max(1, len(texts) // _MOST_TRAINING_PAIRS)
     form = found.held_out.form
     encoding = encode_pairs(texts[::every], encoder_for(found.tokenizer, form), form.limits, wanted.train)

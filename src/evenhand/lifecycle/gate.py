@@ -18,8 +18,9 @@ from evenhand.evaluation.refusal import DETECTOR as REFUSALS
 from evenhand.evaluation.speed import compare_speed
 from evenhand.evaluation.toxicity import DETECTOR as TOXICITY
 from evenhand.evaluation.toxicity import THRESHOLD, load_toxicity
+from evenhand.lifecycle.appraisal import given_pairs
 from evenhand.lifecycle.check import Check, length_check, not_run, ratio_word, rise_check, share_check
-from evenhand.lifecycle.contestant import Contestant, given_held_out
+from evenhand.lifecycle.contestant import Contestant
 from evenhand.lifecycle.harness import harness_checks
 from evenhand.lifecycle.policy import Policy, ShareCheck
 from evenhand.model.encode import encode_pairs
@@ -134,7 +135,7 @@ def held_out_pairs(
     if policy.held_out is None:
         return (), None
     given = data or policy.held_out.data
-    pairs, why = (given_held_out(given), None) if given else candidate.own_held_out()
+    pairs, why = (given_pairs(given).pairs, None) if given else candidate.own_held_out()
     return _spread(pairs, policy.held_out.pairs), why
 
 

@@ -1,7 +1,6 @@
 """How a trained model's preference is to be read: by which gap, times which beta, and against which reference."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from evenhand.evaluation.interval import Floats
 from evenhand.model.scores import ScoredPairs
@@ -19,10 +18,8 @@ class Reading:
 
     def gap_B(self, pairs: ScoredPairs, reference: ScoredPairs | None) -> Floats:
         """The gap of each pair; the reference's is taken off where it is given."""
-        own_B = pairs.mean_gap_B if self.per_token else pairs.sum_gap_B
-        if reference is None:
-            return own_B
-        return own_B - (reference.mean_gap_B if self.per_token else reference.sum_gap_B)
+        own_B = pairs.gap_B(self.per_token)
+        return own_B if reference is None else own_B - reference.gap_B(self.per_token)
 
 
 # A model of which nothing is known: the probability with which it would say the one answer rather than the other.
@@ -33,9 +30,8 @@ def reading_of(recipe: Recipe | None) -> Reading:
     """The reading that a recipe's objective means; the plain one without a recipe, or without a beta."""
     if recipe is None:
         return PLAIN
-    objective: Any = recipe.objective.build()
-    traits = getattr(objective, "traits", None)
+    objective = recipe.objective.build()
     beta = getattr(objective, "beta", None)
-    if traits is None or beta is None:
-        return PLAIN if beta is None else Reading(beta, True, False)
-    return Reading(float(beta), traits.length_normalised, traits.needs_reference)
+    if beta is None:
+        return PLAIN
+    return Reading(float(beta), objective.traits.length_normalised, objective.traits.needs_reference)

@@ -5,7 +5,7 @@ Shapes: B pairs.
 
 from torch import Tensor
 
-from evenhand.model.scores import Floats, PairScores, ScoredPairs
+from evenhand.model.scores import PairScores
 
 
 def log_ratios(policy: PairScores, reference: PairScores | None) -> tuple[Tensor, Tensor]:
@@ -24,13 +24,3 @@ def mean_ratio_gap(policy: PairScores, reference: PairScores | None) -> Tensor:
     """The same of means: each log-ratio is divided by its answer's tokens; nats per token."""
     chosen_B, rejected_B = log_ratios(policy, reference)
     return chosen_B / policy.chosen_tokens_B - rejected_B / policy.rejected_tokens_B
-
-
-def implicit_rewards(policy: ScoredPairs, reference: ScoredPairs, beta: float) -> tuple[Floats, Floats]:
-    """DPO's reward of each answer, beta times its log-ratio, up to a term of the prompt alone (Rafailov et al. 2023, eq. 5).
-
-    A model trained with a reference prefers what this says. It takes the scores of `score_pairs` under both models.
-    """
-    chosen_B = beta * (policy.chosen_sum_B - reference.chosen_sum_B)
-    rejected_B = beta * (policy.rejected_sum_B - reference.rejected_sum_B)
-    return chosen_B, rejected_B

@@ -9,6 +9,7 @@ from peft import PeftModel
 from torch import nn
 
 from evenhand.model.forward import Policy, causal
+from evenhand.model.reference import adapter_off
 
 
 class Learner(nn.Module):
@@ -37,7 +38,7 @@ class Learner(nn.Module):
             return
         model = self.policy.model
         assert isinstance(model, PeftModel)
-        with model.disable_adapter():
+        with adapter_off(model):
             yield self.policy
 
 

@@ -23,7 +23,8 @@ from evenhand.online.ppo import Clips, Tokens, losses, means
 from evenhand.online.replies import read_tokens, starts_of
 from evenhand.online.rewards import BrokenRewardError, Reward, worth
 from evenhand.online.rollout import Draw, Drawn, Task, draw
-from evenhand.training.journal import append_record
+from evenhand.training.checkpoint import checkpoints_of
+from evenhand.training.journal import append_record, journal_of
 from evenhand.training.memory import memory_peak_bytes
 from evenhand.training.optim import MasterAdamW
 from evenhand.training.ranks import Ranks
@@ -67,16 +68,6 @@ class Practice:
     ranks: Ranks = field(default_factory=Ranks)
 
     @property
-    def root(self) -> Path:
-        """Where the checkpoints are."""
-        return self.folder / "checkpoints"
-
-    @property
-    def journal(self) -> Path:
-        """The run's journal."""
-        return self.folder / "journal.jsonl"
-
-    @property
     def steps(self) -> int:
         """Optimizer steps, counted in rollouts."""
         settings = self.settings
@@ -107,7 +98,7 @@ def practise(learner: Learner, job: Practice) -> int:
     with signals_held() as received, closing(optimizer):
         while progress.step < job.steps:
             record = _step(learner, optimizer, job, (progress, schedule.rate(progress.step)))
-            append_record(job.journal, record)
+            append_record(journal_of(job.folder), record)
             job.report(record, job.steps)
             every = settings.checkpoint_every
             if received or progress.step == job.steps or (every and progress.step % every == 0):
@@ -249,6 +240,6 @@ def parts_of(replies: Sequence[EncodedSide], places: Sequence[int]) -> Iterator[
 
 def _interruption(job: Practice, progress: Progress, received: Signals) -> str:
     return (
-        f"stopped by {received.name} after step {progress.step} of {job.steps}, which is saved in {job.root}; the same "
+        f"stopped by {received.name} after step {progress.step} of {job.steps}, which is saved in {checkpoints_of(job.folder)}; the same "
         "command goes on from there."
     )

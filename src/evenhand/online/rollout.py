@@ -1,9 +1,8 @@
 """Replies drawn from a policy as a server would feed it: tokens to learn from, and text to reward."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from evenhand.errors import DataError
 from evenhand.evaluation.generate import (
     Conversation,
     Sampling,
@@ -11,7 +10,6 @@ from evenhand.evaluation.generate import (
     as_served,
     continued,
     decoding,
-    positions,
     until,
 )
 from evenhand.model.encode import EncodedSide, side
@@ -67,20 +65,3 @@ def _drawn(task: Task, prompt: list[int], ids: list[int], serving: Serving, stop
         ids[:-1] if ended else ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
     return Drawn(task, side(prompt + ids, len(prompt)), str(text), ended)
-
-
-def fitting(policy: Policy, serving: Serving, tasks: Sequence[Task], max_new_tokens: int) -> list[Task]:
-    """The tasks whose prompts leave room for a reply; raises DataError where none does."""
-    room = positions(policy.model) - max_new_tokens
-    kept = [task for task in tasks if len(serving.prompt_tokens(task.prompt)) <= room]
-    if not kept:
-        raise DataError(
-            f"none of {len(tasks)} prompts leaves room for {max_new_tokens} new tokens among the model's positions; "
-            "give shorter prompts, or lower `objective.max_new_tokens`."
-        )
-    return kept
-
-
-def by_task(drawn: Sequence[Drawn], replies: int) -> Iterator[Sequence[Drawn]]:
-    """The replies to each task, in the order of `draw`."""
-    return (drawn[start : start + replies] for start in range(0, len(drawn), replies))

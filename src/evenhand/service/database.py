@@ -98,9 +98,7 @@ class Sqlite(Database):
     def close(self) -> None:
         """Close every connection; the last one folds the log into the file."""
         for pool in (self._readers, self._writers):
-            with suppress(Empty):
-                while True:
-                    pool.get_nowait().close()
+            _close_all(pool)
 
     @contextmanager
     def _session(self, write: bool) -> Iterator[Execute]:
@@ -160,9 +158,7 @@ class Postgres(Database):
 
     def close(self) -> None:
         """Close every connection."""
-        with suppress(Empty):
-            while True:
-                self._free.get_nowait().close()
+        _close_all(self._free)
 
     @contextmanager
     def _session(self, write: bool) -> Iterator[Execute]:
@@ -208,6 +204,12 @@ def is_sound(version: str) -> bool:
     """
     found = tuple(int(part) for part in version.split(".")[:3])
     return found >= _SOUND[0] or any(found[:2] == sound[:2] and found >= sound for sound in _SOUND[1:])
+
+
+def _close_all(pool: "SimpleQueue[Any]") -> None:
+    with suppress(Empty):
+        while True:
+            pool.get_nowait().close()
 
 
 @contextmanager

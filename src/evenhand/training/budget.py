@@ -64,9 +64,8 @@ class Probe:
             began = time.perf_counter()
             for batch in batches:
                 scores = self.policy(pack(batch))
-                loss = self.objective(
-                    scores, scores.detached()
-                ).sum()  # with itself as reference: the graph is the same
+                # With itself as reference: the graph is the same.
+                loss = self.objective(scores, scores.detached()).sum()
                 torch.autograd.grad(loss, weights, allow_unused=True)  # unlike backward it leaves nothing in `grad`
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)

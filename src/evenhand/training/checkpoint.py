@@ -73,6 +73,11 @@ class Writer:
     sharded: bool = False
 
 
+def checkpoints_of(folder: Path) -> Path:
+    """Where a run folder keeps its checkpoints."""
+    return folder / "checkpoints"
+
+
 def save_checkpoint(
     root: Path, step: int, state: dict[str, Any], tensors: dict[str, Tensor], writer: Writer | None = None
 ) -> Path:

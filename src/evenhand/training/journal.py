@@ -6,6 +6,11 @@ from pathlib import Path
 from typing import Any
 
 
+def journal_of(folder: Path) -> Path:
+    """Where a run folder keeps its journal."""
+    return folder / "journal.jsonl"
+
+
 def append_record(path: Path, record: dict[str, Any]) -> None:
     """Add one line and make it durable."""
     with path.open("a", encoding="utf-8") as file:

@@ -12,8 +12,8 @@ from evenhand.errors import CollapseError, InterruptedRun, NonFiniteError
 from evenhand.model.forward import Policy
 from evenhand.training.baseline import with_baseline
 from evenhand.training.budget import budget_note, default_budget, find_budget, within_memory
-from evenhand.training.checkpoint import require_room
-from evenhand.training.journal import append_record
+from evenhand.training.checkpoint import checkpoints_of, require_room
+from evenhand.training.journal import append_record, journal_of
 from evenhand.training.memory import memory_peak_bytes
 from evenhand.training.optim import MasterAdamW
 from evenhand.training.plan import steps_from
@@ -109,7 +109,7 @@ def run_loop(policy: Policy, job: Job, hooks: Hooks, log: Log) -> Outcome:
 def _begin(policy: Policy, job: Job, hooks: Hooks) -> _Run:
     settings = job.settings
     optimizer = MasterAdamW(policy, settings.weight_decay, job.ranks)
-    require_room(job.root, sum(master.numel() for master in optimizer.masters))
+    require_room(checkpoints_of(job.folder), sum(master.numel() for master in optimizer.masters))
     schedule = Schedule(settings.schedule, settings.learning_rate, settings.warmup, job.plan.steps)
     progress = resume(policy, optimizer, job)
     progress.token_budget = settings.token_budget or progress.token_budget or _found_budget(policy, optimizer, job)
@@ -205,7 +205,7 @@ def _validate(run: _Run, record: dict[str, Any]) -> Validation | None:
 
 
 def _tell(run: _Run, result: StepResult | None, record: dict[str, Any], log: Log) -> None:
-    append_record(run.job.journal, record)
+    append_record(journal_of(run.job.folder), record)
     step = {} if result is None else tracked_step(result, run.job.objective.traits, record["learning_rate"])
     log(step | _eval_keys(record), run.progress.step)
     if run.hooks.report:
@@ -221,7 +221,9 @@ def _must_save(run: _Run, interrupted: bool) -> bool:
 def _collapse_sentence(run: _Run, sign: str) -> str:
     best = run.progress.best_step
     kept = (
-        f"the best checkpoint, of step {best}, is kept in {run.job.root}" if best else "no validation before was good"
+        f"the best checkpoint, of step {best}, is kept in {checkpoints_of(run.job.folder)}"
+        if best
+        else "no validation before was good"
     )
     return (
         f"stopped after step {run.progress.step}: {sign}; {kept}. A lower `training.learning_rate` or a larger "
@@ -232,7 +234,7 @@ def _collapse_sentence(run: _Run, sign: str) -> str:
 def _interruption_sentence(run: _Run, received: Signals) -> str:
     return (
         f"stopped by {received.name} after step {run.progress.step} of {run.job.plan.steps}, which is saved in "
-        f"{run.job.root}; the same command goes on from there."
+        f"{checkpoints_of(run.job.folder)}; the same command goes on from there."
     )
 
 

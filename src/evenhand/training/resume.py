@@ -18,6 +18,7 @@ from evenhand.objectives.objective import Objective
 from evenhand.training.checkpoint import (
     Checkpoint,
     Writer,
+    checkpoints_of,
     drop_old,
     newest_checkpoint,
     open_checkpoint,
@@ -29,7 +30,7 @@ from evenhand.training.checkpoint import (
 )
 from evenhand.training.goal import Goal
 from evenhand.training.identity import refuse_other_run
-from evenhand.training.journal import journal_text, read_journal
+from evenhand.training.journal import journal_of, journal_text, read_journal
 from evenhand.training.optim import MasterAdamW
 from evenhand.training.plan import Plan
 from evenhand.training.ranks import Ranks
@@ -64,16 +65,6 @@ class Kept(Protocol):
         """The processes that train together."""
         ...
 
-    @property
-    def root(self) -> Path:
-        """Where the checkpoints are."""
-        ...
-
-    @property
-    def journal(self) -> Path:
-        """The run's journal."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -94,16 +85,6 @@ class Job:
     def goal(self) -> Goal:
         """What each step makes smaller."""
         return Goal(self.objective, self.reference)
-
-    @property
-    def root(self) -> Path:
-        """Where the checkpoints are."""
-        return self.folder / "checkpoints"
-
-    @property
-    def journal(self) -> Path:
-        """The run's journal."""
-        return self.folder / "journal.jsonl"
 
 
 @dataclass(slots=True)
@@ -140,7 +121,7 @@ def resume(policy: Policy, optimizer: MasterAdamW, job: Kept) -> Progress:
     _refuse_unlike_ranks(job)
     if checkpoint is None:
         if job.ranks.first:
-            write_whole(job.journal, "")
+            write_whole(journal_of(job.folder), "")
         return Progress()
     now = job.identity | machine_identity(job.ranks)
     changed = refuse_other_run(job.folder, checkpoint.run, now, job.allowed)
@@ -154,9 +135,9 @@ def resume(policy: Policy, optimizer: MasterAdamW, job: Kept) -> Progress:
     if not restore_random_state(tensors, policy.device, job.ranks.rank):
         seed_rank(job.settings.seed + checkpoint.step, job.ranks)  # a rank that was not there before
     if job.ranks.first:
-        set_aside_newer(job.root, checkpoint.step)
-        records = [record for record in read_journal(job.journal) if record["step"] <= checkpoint.step]
-        write_whole(job.journal, journal_text(records))
+        set_aside_newer(checkpoints_of(job.folder), checkpoint.step)
+        records = [record for record in read_journal(journal_of(job.folder)) if record["step"] <= checkpoint.step]
+        write_whole(journal_of(job.folder), journal_text(records))
     job.ranks.wait()
     return progress
 
@@ -176,20 +157,22 @@ def save(policy: Policy, optimizer: MasterAdamW, progress: Progress, job: Kept) 
     writer = Writer(job.identity | machine_identity(job.ranks), job.ranks, optimizer.sharded)
     state = asdict(progress)
     del state["step"]
-    save_checkpoint(job.root, progress.step, state, tensors | (random if job.ranks.first else {}), writer)
+    save_checkpoint(
+        checkpoints_of(job.folder), progress.step, state, tensors | (random if job.ranks.first else {}), writer
+    )
     progress.parent_step = progress.step
     if job.ranks.first:
-        drop_old(job.root, job.settings.keep_checkpoints, progress.best_step)
+        drop_old(checkpoints_of(job.folder), job.settings.keep_checkpoints, progress.best_step)
 
 
 def take_best(optimizer: MasterAdamW, progress: Progress, job: Kept) -> int:
     """Give the policy the weights of the best validated step, or leave it the last; returns the step."""
     if progress.best_step is None or progress.best_step == progress.step:
         return progress.step
-    folder = job.root / f"step-{progress.best_step:06d}"
+    folder = checkpoints_of(job.folder) / f"step-{progress.best_step:06d}"
     if not job.ranks.from_first(job.ranks.first and verify_checkpoint(folder) is not None):
         raise RecipeError(
-            f"{job.root}: the best checkpoint, of step {progress.best_step}, is damaged; train again in another --out."
+            f"{checkpoints_of(job.folder)}: the best checkpoint, of step {progress.best_step}, is damaged; train again in another --out."
         )
     optimizer.restore(open_checkpoint(folder).tensors())
     return progress.best_step
@@ -214,12 +197,12 @@ def seed_rank(seed: int, ranks: Ranks) -> None:
 
 def _agreed_checkpoint(job: Kept) -> Checkpoint | None:
     """The checkpoint that rank 0 trusts, on every rank."""
-    found = newest_checkpoint(job.root) if job.ranks.first else None
+    found = newest_checkpoint(checkpoints_of(job.folder)) if job.ranks.first else None
     name = job.ranks.from_first(None if found is None else found.folder.name)
     if name is not None:
-        return found or open_checkpoint(job.root / name)
-    if job.ranks.from_first(any(job.root.glob("step-*"))):
-        raise RecipeError(f"{job.root}: no checkpoint is whole; remove the folder to start afresh.")
+        return found or open_checkpoint(checkpoints_of(job.folder) / name)
+    if job.ranks.from_first(any(checkpoints_of(job.folder).glob("step-*"))):
+        raise RecipeError(f"{checkpoints_of(job.folder)}: no checkpoint is whole; remove the folder to start afresh.")
     return None
 
 
