@@ -111,8 +111,20 @@ def reply_lines(told: Told) -> list[Line]:
     if before is None or after is None:
         return []
     rows = (
-        ("Median tokens", "in a reply, its end token included", "median_tokens", False, "tokens"),
-        ("Median characters", "in a reply", "median_characters", False, "characters"),
+        (
+            "Median tokens",
+            "in a reply, its end token included; the change is the mean of paired differences",
+            "median_tokens",
+            False,
+            "tokens",
+        ),
+        (
+            "Median characters",
+            "in a reply; the change is the mean of paired differences",
+            "median_characters",
+            False,
+            "characters",
+        ),
         ("Replies that end", "stop by themselves", "ended", True, "ended"),
         ("Repetition", "token 4-grams already seen in the reply", "repetition", True, "repetition"),
     )
