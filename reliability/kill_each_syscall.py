@@ -36,6 +36,8 @@ def traced(folder: Path, options: list[str], scratch: Path) -> tuple[int, str]:
             os._exit(99)  # far enough: the save of STEP is over
 
     pid = fork(lambda: train_tiny(folder, Hooks(report=report)), scratch / "child.log")
+    os.close(told)  # so that a child that ends early is read as an end, and not waited for
+    os.close(ready)
     os.read(ask, 1)
     out = scratch / "strace.txt"
     out.unlink(missing_ok=True)
@@ -47,7 +49,7 @@ def traced(folder: Path, options: list[str], scratch: Path) -> tuple[int, str]:
     os.write(go, b".")
     code = ended(pid)
     tracer.wait(timeout=30)
-    for handle in (ask, told, ready, go):
+    for handle in (ask, go):
         os.close(handle)
     return code, out.read_text(errors="replace")
 

@@ -1,6 +1,6 @@
 """R1: SIGKILL at random moments of runs that save every step; each must go on to the end with the same bits.
 
-python reliability/kill_sweep.py --kills 300 --seed 5 [--plain]
+python reliability/kill_sweep.py --kills 300 --seed 5 [--plain [--first]]
 """
 
 import argparse
@@ -15,8 +15,11 @@ import plain
 from tiny import QUICK, differing, ended, ended_within, fingerprint, fork, kill, train_tiny, verdict
 
 
-def sweep(kills: int, seed: int, scratch: Path, naive: bool = False) -> tuple[int, int, int]:
-    """(kills whose run ended with the same bits, kills, differing bits of names) over as many runs as that takes."""
+def sweep(kills: int, seed: int, scratch: Path, naive: bool = False, first: bool = False) -> tuple[int, int, int]:
+    """(kills whose run ended with the same bits, kills, differing bits of names) over as many runs as that takes.
+
+    With `first` it ends with the first run that is lost.
+    """
     if naive:
         plain.install()
     draw = random.Random(seed)
@@ -26,7 +29,7 @@ def sweep(kills: int, seed: int, scratch: Path, naive: bool = False) -> tuple[in
     length = time.monotonic() - began
     wanted = final(whole, naive)
     good = done = different = runs = 0
-    while done < kills:
+    while done < kills and not (first and different):
         runs += 1
         folder = scratch / f"run-{runs}"
         struck, survived = kill_until_done(folder, length, min(kills - done, 10), draw)
@@ -76,9 +79,10 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--plain", action="store_true", help="the contrast: save in place, no manifest")
+    parser.add_argument("--first", action="store_true", help="end with the first run that is lost")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        good, done, different = sweep(asked.kills, asked.seed, Path(scratch), asked.plain)
+        good, done, different = sweep(asked.kills, asked.seed, Path(scratch), asked.plain, asked.first)
     return verdict("R1 kill sweep", good, done, f"kills survived, {different} differing names")
 
 

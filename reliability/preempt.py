@@ -55,11 +55,11 @@ def signalled(folder: Path, number: signal.Signals, delay: float) -> int:
             os.write(tell, b".")
 
     pid = fork(lambda: train_tiny(folder, Hooks(report=report), checkpoint_every=3), folder.with_suffix(".log"))
+    os.close(tell)  # so that a child that ends early is read as an end, and not waited for
     os.read(begun, 1)
     time.sleep(delay)
     kill(pid, number)
     os.close(begun)
-    os.close(tell)
     return ended(pid)
 
 

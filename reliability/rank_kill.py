@@ -30,6 +30,7 @@ def strike(folder: Path, draw: random.Random, busy: bool, log: Path) -> tuple[fl
             time.sleep(60)  # rank 0 is at work of its own
 
     pids = fork_ranks(lambda: train_tiny(folder, Hooks(report=report), parallel="fsdp"), 2, log)
+    os.close(tell)  # so that ranks that end early are read as an end, and not waited for
     for _ in range(3 if busy else draw.randrange(1, 4)):
         os.read(begun, 1)
     time.sleep(draw.uniform(0, 0.1))
@@ -43,7 +44,6 @@ def strike(folder: Path, draw: random.Random, busy: bool, log: Path) -> tuple[fl
         ended(pids[1 - victim])
     ended(pids[victim])
     os.close(begun)
-    os.close(tell)
     return seconds, code
 
 

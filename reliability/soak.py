@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from tiny import Hooks, ended_within, fork, kill, train_tiny
+from tiny import Hooks, ended_within, fork, kill, still_at_work, train_tiny
 
 SLOPE_GOAL_MIB_PER_HOUR = 1.0
 GROWTH_GOAL_MIB = 1.0
@@ -37,6 +37,7 @@ def work(folder: Path, samples: Path, steps: int, pause: float) -> None:
         kept = len(os.listdir(folder / "checkpoints")) if record["step"] > 1 else 0
         with samples.open("a") as file:
             file.write(f"{time.monotonic() - began} {resident} {files} {kept}\n")
+        still_at_work()
         time.sleep(pause)
 
     train_tiny(folder, Hooks(report=report), steps=steps, schedule="constant", keep_checkpoints=2)

@@ -1,11 +1,14 @@
 """What all drills share: a tiny random Llama, 256 wide, trained in forked children that can be killed in milliseconds."""
 
+import faulthandler
 import hashlib
+import importlib
 import json
 import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,6 +33,8 @@ from evenhand.training.train import Place, make_policy, train_policy
 WIDE = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 1}
 # What a clock or the machine's mood decides.
 _MOODS = {"seconds", "pairs_per_second", "memory_peak_bytes"}
+# No child works this long without a word: one that does hangs.
+DEADLINE_SECONDS = 120
 QUICK = {"steps": 6, "checkpoint_every": 1, "token_budget": 200}
 
 
@@ -54,7 +59,10 @@ def train_tiny(
 
 
 def fork(work: Callable[[], object], log: Path, **environment: str) -> int:
-    """Do `work` in a child with its words in `log`; the process id. It exits as the command would."""
+    """Do `work` in a child with its words in `log`; the process id. It exits as the command would.
+
+    One that hangs leaves where it stood in `log` and exits with 1 after `DEADLINE_SECONDS`.
+    """
     pid = os.fork()
     if pid:
         return pid
@@ -64,6 +72,7 @@ def fork(work: Callable[[], object], log: Path, **environment: str) -> int:
         os.dup2(handle, 1)
         os.dup2(handle, 2)
         os.environ.update(environment)
+        still_at_work()
         work()
         code = 0
     except EvenhandError as error:
@@ -73,6 +82,11 @@ def fork(work: Callable[[], object], log: Path, **environment: str) -> int:
         os.write(2, f"traceback: {type(error).__name__}: {error}\n".encode())
     finally:
         os._exit(code)
+
+
+def still_at_work() -> None:
+    """Move this process's deadline: its stack is written and it exits with 1 unless this is called again in time."""
+    faulthandler.dump_traceback_later(DEADLINE_SECONDS, exit=True, file=2)
 
 
 def ended(pid: int) -> int:
@@ -126,7 +140,25 @@ def _hash(content: bytes | str) -> str:
     return hashlib.sha256(content if isinstance(content, bytes) else content.encode()).hexdigest()
 
 
+def import_what_a_run_imports() -> None:
+    """Import here what training imports on its way, so that a child's short life is spent on training."""
+    with tempfile.TemporaryDirectory() as scratch:
+        names, before = Path(scratch) / "names", set(sys.modules)
+
+        def work() -> None:
+            train_tiny(Path(scratch) / "run", steps=1)
+            names.write_text("\n".join(name for name in sys.modules if name not in before))
+
+        assert ended(fork(work, Path(scratch) / "log")) == 0, (Path(scratch) / "log").read_text()
+        for name in names.read_text().splitlines():
+            with suppress(ImportError):  # some are made at run time
+                importlib.import_module(name)
+
+
 def verdict(name: str, good: int, of: int, rest: str) -> int:
     """Print a drill's figure as its last line; the exit code."""
     print(f"{name}: {good} of {of} {rest}", flush=True)
     return 0 if good == of else 1
+
+
+import_what_a_run_imports()

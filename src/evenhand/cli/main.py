@@ -81,5 +81,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
+        # A thread that cannot be started lacks room for its stack.
+        or any(words in str(error) for words in ("can't allocate memory", "can't start new thread"))
     )
