@@ -1,10 +1,11 @@
 """Sources to judgments: every row is used or refused with a reason, and the totals add up."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from evenhand.data.contest import judgments_of, settle
 from evenhand.data.fields import label, refuse_non_finite_scores
@@ -104,15 +105,26 @@ def read_judgments(source: str | Path, kind: str | None = None) -> Reading:
 def read_as(source: str | Path, forced: Kind | None) -> Reading:
     """Read a source as that kind of row, recognised where it is None; raises DataError where read_judgments does."""
     notes: Counter[str] = Counter()
-    rows = source_rows(source, notes)
+    return _reading(source_rows(source, notes), str(source), forced, notes)
+
+
+def read_rows(rows: Iterable[Mapping[str, Any]], name: str) -> Reading:
+    """Rows that a program holds, as read_judgments reads a file's; refusals name their row in `name`.
+
+    Raises DataError where read_judgments does.
+    """
+    return _reading((Row(name, None, b"", dict(fields)) for fields in rows), name, None, Counter())
+
+
+def _reading(rows: Iterator[Row], source: str, forced: Kind | None, notes: Counter[str]) -> Reading:
     first = list(islice(rows, ROWS_LOOKED_AT))
-    intake = Intake(forced or kind_of(first, str(source)), notes)
+    intake = Intake(forced or kind_of(first, source), notes)
     for row in chain(first, rows):
         intake.take(row)
         if intake.rows % HOPELESS_ROWS == 0:
-            refuse_hopeless(intake, str(source))
+            refuse_hopeless(intake, source)
     reading = Reading(
-        source=str(source),
+        source=source,
         kind=intake.kind.name,
         rows_in=intake.rows,
         judgments=intake.judgments.finished(),

@@ -24,6 +24,8 @@ from evenhand.training.signals import signals_held
 from evenhand.training.step import StepResult, train_step
 from evenhand.training.tracking import tracked_step
 
+# What ends a run beside signals, whose numbers are larger (SIGINT is 2).
+_STOPPED = 1
 # Keys and numbers of a step, and the step, for trackers.
 Log = Callable[[dict[str, float], int], None]
 
@@ -40,10 +42,13 @@ class Validation:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What the loop calls: `validate(policy, step)`, and `report(record, steps)` after each step."""
+    """What the loop calls: `validate(policy, step)`, and after each step, on the first rank, `log` as trackers are,
+    `report(record, steps)`, and `stop()`, which ends the run there as its plan would have."""
 
     validate: Callable[[Policy, int], Validation] | None = None
     report: Callable[[dict[str, Any], int], None] | None = None
+    log: Log | None = None
+    stop: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +101,17 @@ def run_loop(policy: Policy, job: Job, hooks: Hooks, log: Log) -> Outcome:
                 _tell(run, result, record, log)
             if found and found.collapse:
                 raise CollapseError(_collapse_sentence(run, found.collapse))
-            signal_number = int(job.ranks.largest(received[0].value if received else 0))
-            if _must_save(run, bool(signal_number)):
+            stopped = job.ranks.first and hooks.stop is not None and hooks.stop()
+            asked = int(job.ranks.largest(received[0].value if received else _STOPPED if stopped else 0))
+            if _must_save(run, bool(asked)):
                 save(policy, run.optimizer, run.progress, job)
-            if signal_number:
-                raise InterruptedRun(_interruption_sentence(run, Signals(signal_number)), signal_number)
+            if asked > _STOPPED:
+                raise InterruptedRun(_interruption_sentence(run, Signals(asked)), asked)
+            if asked:
+                break
         model_step = take_best(run.optimizer, run.progress, job)
     policy.eval()
-    return Outcome(run.progress.step, model_step, run.out_of_patience and not run.at_the_end)
+    return Outcome(run.progress.step, model_step, not run.at_the_end)
 
 
 def _begin(policy: Policy, job: Job, hooks: Hooks) -> _Run:
@@ -207,13 +215,17 @@ def _validate(run: _Run, record: dict[str, Any]) -> Validation | None:
 def _tell(run: _Run, result: StepResult | None, record: dict[str, Any], log: Log) -> None:
     append_record(journal_of(run.job.folder), record)
     step = {} if result is None else tracked_step(result, run.job.objective.traits, record["learning_rate"])
-    log(step | _eval_keys(record), run.progress.step)
+    values = step | _eval_keys(record)
+    log(values, run.progress.step)
+    if run.hooks.log:
+        run.hooks.log(values, run.progress.step)
     if run.hooks.report:
         run.hooks.report(record, run.job.plan.steps)
 
 
 def _must_save(run: _Run, interrupted: bool) -> bool:
-    best_now = run.progress.best_step == run.progress.step
+    keeps_best = run.job.settings.final_weights == "best"
+    best_now = keeps_best and run.progress.best_step == run.progress.step
     ends = run.at_the_end or run.out_of_patience or interrupted
     return ends or best_now or run.is_due(run.job.settings.checkpoint_every)
 

@@ -167,7 +167,7 @@ def save(policy: Policy, optimizer: MasterAdamW, progress: Progress, job: Kept) 
 
 def take_best(optimizer: MasterAdamW, progress: Progress, job: Kept) -> int:
     """Give the policy the weights of the best validated step, or leave it the last; returns the step."""
-    if progress.best_step is None or progress.best_step == progress.step:
+    if job.settings.final_weights == "last" or progress.best_step in (None, progress.step):
         return progress.step
     folder = checkpoints_of(job.folder) / f"step-{progress.best_step:06d}"
     if not job.ranks.from_first(job.ranks.first and verify_checkpoint(folder) is not None):

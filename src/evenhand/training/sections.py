@@ -99,6 +99,9 @@ class TrainingSection(Section):
     validate_every: PositiveInt | None = Field(None, description="steps between validations; left out: at the end")
     checkpoint_every: PositiveInt | None = Field(None, description="steps between checkpoints; left out: at the end")
     keep_checkpoints: PositiveInt = Field(2, description="newest checkpoints kept, beside the best")
+    final_weights: Literal["best", "last"] = Field(
+        "best", description="what the run ends with: the weights of the lowest validation loss, or of the last step"
+    )
     patience: PositiveInt | None = Field(None, description="stop after so many validations without a lower loss")
     token_budget: PositiveInt | None = Field(None, description="tokens per micro-batch; left out: found by measuring")
     checkpoint_activations: bool = Field(
