@@ -20,10 +20,15 @@ WORTH = (0.25, 0.5, 0.75, 1.0)
 TASKS = [Task((Message("user", word),)) for word in ("parcel", "invoice", "driver", "window")]
 
 
-def arm_reward(drawn: Sequence[Drawn]) -> list[float]:
+def arm_reward(replies: Sequence[str]) -> list[float]:
     """What the first letter of each reply is worth; 0 for anything else."""
-    firsts = (reply.text.strip()[:1].lower() for reply in drawn)
+    firsts = (reply.strip()[:1].lower() for reply in replies)
     return [next((w for arm, w in zip(ARMS, WORTH) if first and first in arm), 0.0) for first in firsts]
+
+
+def worth_of(drawn: Sequence[Drawn]) -> list[float]:
+    """The same of replies as they were drawn."""
+    return arm_reward([reply.text for reply in drawn])
 
 
 def bandit_model():

@@ -65,8 +65,8 @@ def test_the_clipped_value_loss(value: float, old: float, goal: float, loss: flo
     assert gradient == pytest.approx(0.1 * slope)
 
 
-def letters(drawn: list[Drawn]) -> list[float]:
-    return [float(len(reply.text)) for reply in drawn]
+def letters(replies: list[str]) -> list[float]:
+    return [float(len(reply)) for reply in replies]
 
 
 def plain_step(model, head, replies: list[Drawn]) -> tuple[dict[str, float], float]:
@@ -131,7 +131,7 @@ def test_a_whole_step_moves_the_weights_as_a_plain_one_does(tmp_path) -> None:
     optimizer.close()
     assert record["gradient_norm"] == pytest.approx(norm, rel=1e-4)
     assert record["policy_kl"] == pytest.approx(0.0, abs=1e-6)
-    assert experience.record["reward"] == pytest.approx(np.mean(letters(drawn)))
+    assert experience.record["reward"] == pytest.approx(np.mean([len(reply.text) for reply in drawn]))
     assert experience.record["kl"] == pytest.approx(0.0, abs=1e-4)
     start = small_llama()
     for ours, theirs, before in zip(learner.policy.model.parameters(), model.parameters(), start.parameters()):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bandit import TASKS, arm_reward, bandit_model, regularised_optimum, serving
+from bandit import TASKS, arm_reward, bandit_model, regularised_optimum, serving, worth_of
 from small_training import assert_same_bits, trained
 
 from evenhand.errors import NonFiniteError
@@ -42,7 +42,7 @@ def learner(training: TrainingSection, adapter: Adapter | None = None) -> Learne
 
 def mean_reward(one: Learner, replies: int = 100) -> float:
     torch.manual_seed(1)
-    found = arm_reward(draw(one.policy, serving(), TASKS, Draw(replies, 1)))
+    found = worth_of(draw(one.policy, serving(), TASKS, Draw(replies, 1)))
     return sum(found) / len(found)
 
 
@@ -65,7 +65,7 @@ def test_the_distance_from_the_reference_is_paid_for(tmp_path: Path) -> None:
     one = learner(training)
     torch.manual_seed(2)
     drawn = draw(one.policy, serving(), TASKS, Draw(500, 1))
-    best = regularised_optimum(arm_reward(drawn), [1 / len(drawn)] * len(drawn), kl)
+    best = regularised_optimum(worth_of(drawn), [1 / len(drawn)] * len(drawn), kl)
     practise(one, job(tmp_path / "run", training, kl=kl, replies=16, tokens=1))
     torch.manual_seed(3)
     drawn = draw(one.policy, serving(), TASKS, Draw(200, 1))
@@ -74,7 +74,7 @@ def test_the_distance_from_the_reference_is_paid_for(tmp_path: Path) -> None:
         now = read_tokens(one.policy, replies, None).log_prob_E
         with one.reference() as reference:
             then = read_tokens(reference, replies, None).log_prob_E
-    rewards = arm_reward(drawn)
+    rewards = worth_of(drawn)
     found = sum(rewards) / len(rewards) - kl * float((now - then).mean())
     start = mean_reward(learner(training))
     assert start + 0.5 * (best - start) < found <= best + 0.03
@@ -121,10 +121,10 @@ def test_the_reference_does_not_move_and_dropout_is_off(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("reward", "said"),
     [
-        (lambda drawn: [float("nan")] * len(drawn), "the reward arm is nan for 16 of 16 replies"),
-        (lambda drawn: [1 / 0], "the reward arm threw ZeroDivisionError"),
-        (lambda drawn: [2.0] * len(drawn), "the reward arm is 2 for all 16 replies"),
-        (lambda drawn: [1.0], "the reward arm gave 1 values for 16 replies"),
+        (lambda replies: [float("nan")] * len(replies), "the reward arm is nan for 16 of 16 replies"),
+        (lambda replies: [1 / 0], "the reward arm threw ZeroDivisionError"),
+        (lambda replies: [2.0] * len(replies), "the reward arm is 2 for all 16 replies"),
+        (lambda replies: [1.0], "the reward arm gave 1 values for 16 replies"),
     ],
 )
 def test_a_reward_that_teaches_nothing_is_skipped_counted_and_stops_the_run(tmp_path: Path, reward, said: str) -> None:
@@ -143,9 +143,9 @@ def test_a_reward_that_teaches_nothing_is_skipped_counted_and_stops_the_run(tmp_
 def test_one_bad_step_among_good_ones_is_only_counted(tmp_path: Path) -> None:
     calls = []
 
-    def sometimes(drawn) -> list[float]:
-        calls.append(len(drawn))
-        return [float("inf")] * len(drawn) if len(calls) == 2 else arm_reward(drawn)
+    def sometimes(replies) -> list[float]:
+        calls.append(len(replies))
+        return [float("inf")] * len(replies) if len(calls) == 2 else arm_reward(replies)
 
     training = settings(steps=3, max_skipped=1)
     practise(learner(training), job(tmp_path / "run", training, sometimes))

@@ -22,7 +22,7 @@ from evenhand.online.learner import Learner
 from evenhand.online.ppo import Clips, Tokens, losses, means
 from evenhand.online.replies import read_tokens, starts_of
 from evenhand.online.rewards import BrokenRewardError, Reward, worth
-from evenhand.online.rollout import Draw, Drawn, Task, draw
+from evenhand.online.rollout import Draw, Drawn, Task, answered, draw
 from evenhand.training.checkpoint import checkpoints_of
 from evenhand.training.journal import append_record, journal_of
 from evenhand.training.memory import memory_peak_bytes
@@ -166,7 +166,7 @@ def order_of(count: int, seed: int, epoch: int) -> list[int]:
 def gather(learner: Learner, job: Practice, drawn: Sequence[Drawn]) -> Experience:
     """Reward the replies and work out the advantage of each of their tokens; raises BrokenRewardError."""
     ppo = job.ppo
-    scores = worth(job.rewards, drawn, must_differ=True)
+    scores = worth(job.rewards, answered(drawn), must_differ=True)
     if ppo.unfinished is not None:
         scores = [score if reply.ended else ppo.unfinished for score, reply in zip(scores, drawn)]
     replies = tuple(reply.tokens for reply in drawn)

@@ -1,7 +1,8 @@
 """Replies drawn from a policy as a server would feed it: tokens to learn from, and text to reward."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from evenhand.evaluation.generate import (
     Conversation,
@@ -14,14 +15,15 @@ from evenhand.evaluation.generate import (
 )
 from evenhand.model.encode import EncodedSide, side
 from evenhand.model.forward import Policy
+from evenhand.online.rewards import Answered
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A prompt to answer, with what a right answer is, where that is known; `family` as in a PreferencePair."""
+    """A prompt to answer, with what rewards may look at beside the reply; `family` as in a PreferencePair."""
 
     prompt: Conversation
-    reference: str | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict, hash=False)
     family: str | None = None
 
 
@@ -33,6 +35,16 @@ class Drawn:
     tokens: EncodedSide
     text: str
     ended: bool
+
+
+def answered(drawn: Sequence[Drawn]) -> Answered:
+    """The replies as rewards look at them."""
+    names = {name for reply in drawn for name in reply.task.columns}
+    return Answered(
+        [reply.task.prompt for reply in drawn],
+        [reply.text for reply in drawn],
+        {name: [reply.task.columns.get(name) for reply in drawn] for name in sorted(names)},
+    )
 
 
 @dataclass(frozen=True, slots=True)
