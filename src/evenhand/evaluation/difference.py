@@ -7,7 +7,7 @@ import numpy as np
 from evenhand.errors import DataError
 from evenhand.evaluation.generate import Generation
 from evenhand.evaluation.interval import Floats, Integers, Sample, balanced, family_codes, mean_difference, student_mean
-from evenhand.evaluation.preference import PairTraits, refuse_unusable, slices_of, unequal_sides, wins
+from evenhand.evaluation.preference import PairTraits, by_sum, refuse_unusable, slices_of, unequal_sides, wins
 from evenhand.figure import Figure
 from evenhand.model.scores import ScoredPairs
 
@@ -21,12 +21,12 @@ def difference(before: ScoredPairs, after: ScoredPairs, traits: PairTraits | Non
     after = matched(before, after)
     family_B = families_of(before, traits)
     by_mean = Sample(moved(before.mean_gap_B, after.mean_gap_B), family_B)
-    by_sum = Sample(moved(before.sum_gap_B, after.sum_gap_B), family_B)
+    summed = Sample(moved(before.sum_gap_B, after.sum_gap_B), family_B)
     shorter, longer = (by_mean.where(side_B) for side_B in unequal_sides(before))
     return {
         "pairwise_accuracy": mean_difference(by_mean),
         "length_balanced_accuracy": balanced(shorter, longer, (mean_difference(shorter), mean_difference(longer))),
-        "accuracy_by_sum": mean_difference(by_sum),
+        "accuracy_by_sum": by_sum(before, by_sum(after, mean_difference(summed))),
     }
 
 
@@ -97,6 +97,7 @@ def _taken(scored: ScoredPairs, place_B: Integers) -> ScoredPairs:
         scored.rejected_sum_B[place_B],
         scored.chosen_tokens_B[place_B],
         scored.rejected_tokens_B[place_B],
+        scored.are_rewards,
     )
 
 

@@ -104,7 +104,7 @@ def evaluate_pairs(scored: ScoredPairs, traits: PairTraits | None = None) -> Pre
     return PreferenceEvaluation(
         pairwise_accuracy=share(won),
         length_balanced_accuracy=balanced(shorter, longer, (share(shorter), share(longer))),
-        accuracy_by_sum=share(Sample(wins(scored.sum_gap_B), family_B)),
+        accuracy_by_sum=by_sum(scored, share(Sample(wins(scored.sum_gap_B), family_B))),
         spearman_length=_spearman_length(scored, family_B),
         n=len(scored),
         slices={
@@ -113,6 +113,11 @@ def evaluate_pairs(scored: ScoredPairs, traits: PairTraits | None = None) -> Pre
         },
         length_controlled_accuracy=length_controlled(won, _longer_by(scored)).share,
     )
+
+
+def by_sum(scored: ScoredPairs, found: Figure) -> Figure:
+    """A figure of sums; none for rewards, which have no sum."""
+    return Figure(None, 0) if scored.are_rewards else found
 
 
 def refuse_unusable(scored: ScoredPairs) -> None:

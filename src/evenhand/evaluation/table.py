@@ -52,11 +52,10 @@ def figure_rows(
     rows = [
         FigureRow(name, meaning, *_cells(preferences, key, True), change(differences.get(key)))
         for key, name, meaning in _SHARES
+        if getattr(preferences[1], key).value is not None or key != "accuracy_by_sum"  # rewards have no sum
     ]
     correlation = _cells(preferences, "spearman_length", False, 2)
-    rows.append(
-        FigureRow("Length correlation", "Spearman, mean log-probability and length", *correlation, change(None))
-    )
+    rows.append(FigureRow("Length correlation", "Spearman, mean score and length", *correlation, change(None)))
     if None in generations:
         return rows
     return rows + [

@@ -26,7 +26,15 @@ from evenhand.lifecycle.export import export_model
 from evenhand.lifecycle.starting_model import Keeping, open_reference, reference_identity
 from evenhand.lifecycle.validator import Validator, score_over_ranks, start_of
 from evenhand.model.forward import Policy, causal
-from evenhand.model.load import Source, choose_device, choose_dtype, find_source, load_model, load_tokenizer
+from evenhand.model.load import (
+    Source,
+    choose_device,
+    choose_dtype,
+    find_source,
+    is_reward_model,
+    load_model,
+    load_tokenizer,
+)
 from evenhand.model.modes import prompt_encoder, template_fingerprint, tokenizer_fingerprint
 from evenhand.model.reference import Reference
 from evenhand.model.scores import ScoredPairs
@@ -165,8 +173,14 @@ def _policy(recipe: Recipe, source: Source) -> Policy:
         raise RecipeError(
             f"`model.source`: {source.name} is an adapter; merge it into its base first, or start from the base."
         )
+    torch.manual_seed(recipe.training.seed)  # a reward head that the folder has not is drawn
     # Full fine-tuning keeps fp32 masters of whatever the model computes in.
-    model = load_model(source, dtype, device, recipe.model.load_in_4bit)
+    rewards = recipe.objective.build().traits.of_rewards
+    if not rewards and is_reward_model(source):
+        raise RecipeError(
+            f"`model.source`: {source.name} is a reward model, and {recipe.objective.name} trains one that answers."
+        )
+    model = load_model(source, dtype, device, recipe.model.load_in_4bit, rewards)
     return make_policy(model, recipe.adapter, recipe.training)
 
 
@@ -212,7 +226,10 @@ def _train(bench: Bench, before: Evaluated | None) -> Outcome:
         reference=_held_out_reference(bench, reference),
         evaluation=recipe.evaluation,
         guard=recipe.guard,
-        start=start_of(before, recipe.guard, recipe.evaluation) if before else None,
+        # A reward model says nothing, and its rewards may move as a whole: there is no collapse to see.
+        start=None
+        if before is None or objective.traits.of_rewards
+        else start_of(before, recipe.guard, recipe.evaluation),
         rows_file=lambda step: _rows_file(bench, step),
         narrate=bench.tell.narrate,
         ranks=bench.ranks,
@@ -251,7 +268,7 @@ def _evaluated(bench: Bench, step: int, outcome: Outcome | None) -> Evaluated:
         bench.tell.narrate(f"{what} {word} training", done, total)
 
     settings = bench.recipe.evaluation
-    asking = Asking(settings.prompts, settings.max_new_tokens, narrate)
+    asking = Asking(0 if bench.policy.gives_rewards else settings.prompts, settings.max_new_tokens, narrate)
     rows, replies = _rows_file(bench, step), bench.folder / "rows" / f"replies-{word}.json"
     if rows.exists() and replies.exists():
         scored = ScoredPairs.read(rows)

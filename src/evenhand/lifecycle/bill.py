@@ -6,6 +6,7 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from evenhand.files import canonical_json, sha256, sha256_file
+from evenhand.lifecycle.card import task_of
 from evenhand.lifecycle.manifest import entries
 
 
@@ -62,15 +63,18 @@ def _model(facts: Mapping[str, Any], files: list[dict[str, Any]]) -> dict[str, A
         "modelCard": {
             "modelParameters": {
                 "approach": {"type": "supervised"},
-                "task": "text-generation",
+                "task": task_of(facts),
                 "datasets": [{"ref": "data"}],
             },
             "quantitativeAnalysis": {"performanceMetrics": _metrics(facts)},
         },
         "properties": [
             {"name": "evenhand:objective", "value": str(objective["name"])},
-            {"name": "evenhand:beta", "value": str(objective["beta"])},
-            {"name": "evenhand:margin", "value": str(objective["margin"])},
+            *(
+                {"name": f"evenhand:{key}", "value": str(objective[key])}
+                for key in ("beta", "margin")
+                if key in objective
+            ),
             {"name": "evenhand:step", "value": str(facts["step"])},
         ],
     }

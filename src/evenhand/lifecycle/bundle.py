@@ -19,6 +19,7 @@ from evenhand.lifecycle import proof
 from evenhand.lifecycle.base import Base, base_of
 from evenhand.lifecycle.bill import bill_of_materials
 from evenhand.lifecycle.card import card_text
+from evenhand.lifecycle.classifier import set_padding
 from evenhand.lifecycle.gguf_file import write_gguf
 from evenhand.lifecycle.manifest import write_manifest
 from evenhand.lifecycle.parity import serving_problems
@@ -103,7 +104,8 @@ def export_run(run_folder: Path, out: Path, wanted: Wanted, say: Callable[[str],
     try:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        kinds, proofs = _fill(trained, staging, wanted, say)
+        fill = _fill_rewards if trained.policy.gives_rewards else _fill
+        kinds, proofs = fill(trained, staging, wanted, say)
         facts = facts_of(run, trained.base) | {"kinds": kinds, "proofs": [found.json() for found in proofs]}
         write_whole(staging / CARD, card_text(facts))
         write_json(staging / BILL, bill_of_materials(facts, staging))
@@ -162,6 +164,25 @@ def _fill(
             f"{found.rows} rows (allowed {found.tolerance:.0e}), prompts have the same tokens"
         )
     return kinds, proofs
+
+
+def _fill_rewards(
+    trained: _Trained, staging: Path, wanted: Wanted, say: Callable[[str], None]
+) -> tuple[list[str], list[proof.Proof]]:
+    """A reward model as a sequence classifier; always merged, since an adapter cannot tell its base what is padding."""
+    if wanted.gguf:
+        raise UserError("a reward model has no GGUF form that servers read; export it without --gguf.")
+    dtype = _stored_dtype(trained, wanted.dtype)
+    _copy_tokenizer(trained.run.model, staging)
+    model = _merged(trained)
+    set_padding(model, int(trained.tokenizer.pad_token_id))
+    as_disk_error(lambda: model.to(dtype).save_pretrained(staging, max_shard_size="5GB"))
+    found = proof.prove_rewards(trained.seen, staging, dtype)
+    say(
+        f"loaded again by {found.loader}: rewards of padded rows within {found.largest_difference:.1e} on {found.rows} rows "
+        f"(allowed {found.tolerance:.0e}); its chat template gives the tokens of {found.same_prompt_tokens} of them"
+    )
+    return ["classifier"], [found]
 
 
 def _copy_tokenizer(model: Path, staging: Path) -> None:

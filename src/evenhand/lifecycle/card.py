@@ -12,6 +12,7 @@ _NOT_MEASURED = "not measured"
 _LOADING = {
     "adapter": 'PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "this folder")',
     "merged": 'AutoModelForCausalLM.from_pretrained("this folder")',
+    "classifier": 'AutoModelForSequenceClassification.from_pretrained("this folder"): one label, the reward',
     "gguf": "llama-cli -m {name}-f16.gguf",
 }
 _REPLIES = (
@@ -36,12 +37,17 @@ def _metadata(facts: Mapping[str, Any]) -> ModelCardData:
         base_model=named,
         library_name=library,
         license=str(origin["licence"]).lower() if origin.get("licence") else None,
-        pipeline_tag="text-generation",
+        pipeline_tag=task_of(facts),
         tags=["evenhand", "preference-alignment", str(facts["recipe"]["objective"]["name"])],
         model_name=facts["name"],
         eval_results=_eval_results(facts),
         ignore_metadata_errors=True,
     )
+
+
+def task_of(facts: Mapping[str, Any]) -> str:
+    """What the model does, by the hub's name for it."""
+    return "text-classification" if "classifier" in facts["kinds"] else "text-generation"
 
 
 def _eval_results(facts: Mapping[str, Any]) -> list[EvalResult] | None:
@@ -51,7 +57,7 @@ def _eval_results(facts: Mapping[str, Any]) -> list[EvalResult] | None:
     name = f"held-out preference pairs of data {facts['data']['hash'][:12]}"
     return [
         EvalResult(
-            task_type="text-generation",
+            task_type=task_of(facts),
             dataset_type="preference-pairs",
             dataset_name=name,
             metric_type="pairwise_accuracy",

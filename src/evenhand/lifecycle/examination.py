@@ -22,7 +22,7 @@ from evenhand.evaluation.preference import PairTraits
 from evenhand.evaluation.report import Evaluated
 from evenhand.evaluation.speed import Answering, answering_speed
 from evenhand.lifecycle.appraisal import Appraised, Asked, Say, appraise, dtype_name, given_pairs, recipe_of
-from evenhand.lifecycle.reading import Reading, reading_of
+from evenhand.lifecycle.reading import REWARDS, Reading, reading_of
 from evenhand.model.encode import encode_pairs
 from evenhand.model.forward import Policy
 from evenhand.model.load import choose_device, choose_dtype, find_source, load_model
@@ -76,15 +76,17 @@ def examine(asked: Asked, wanted: Wanted, say: Say, narrate: Narrator) -> Examin
     found = appraise(asked, say, narrate)
     start = _Start(found.policy, _second_model(asked, wanted, say))
     recipe = recipe_of(find_source(asked.model))
+    reading = REWARDS if found.policy.gives_rewards else reading_of(recipe)
     traits = PairTraits.of(found.scored, found.held_out.texts)
     if wanted.columns:
         traits = traits.with_columns(column_values(asked.data, wanted.columns, found.scored.row_B.tolist()))
     asking = Asking(wanted.prompts, narrate=narrate)
-    replies = answer(found.policy, found.tokenizer, found.held_out, asking) if wanted.prompts else None
+    answers = wanted.prompts and not found.policy.gives_rewards
+    replies = answer(found.policy, found.tokenizer, found.held_out, asking) if answers else None
     begun = _scored_at_start(start, found.held_out, narrate)
     return Examined(
         evaluated=Evaluated.of(found.scored, traits, replies),
-        calibration=_calibrated(reading_of(recipe), (found.scored, begun), traits),
+        calibration=_calibrated(reading, (found.scored, begun), traits),
         paraphrases=paraphrased(lambda pairs: _gaps(found, pairs)),
         train_gap=_train_gap(wanted, (found, start), Side(found.scored, begun, traits), narrate),
         drift=_drift(found, start, (replies, asking)) if replies else None,
@@ -101,7 +103,8 @@ class _Start:
 
     @property
     def is_known(self) -> bool:
-        return self._other is not None or isinstance(self._policy.model, PeftModel)
+        own = isinstance(self._policy.model, PeftModel) and not self._policy.gives_rewards  # whose first head is gone
+        return self._other is not None or own
 
     @contextmanager
     def policy(self) -> Iterator[Policy]:

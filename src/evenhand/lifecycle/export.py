@@ -12,6 +12,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from evenhand.errors import ExportError
 from evenhand.files import as_disk_error, storage_error, sync_directory
+from evenhand.lifecycle.classifier import prove_classifier, save_for_pooling
 from evenhand.model.adapter import fuse
 from evenhand.model.encode import EncodedPair
 from evenhand.model.forward import Policy, causal
@@ -57,11 +58,15 @@ def export_model(
 
 def _save(policy: Policy, tokenizer: PreTrainedTokenizerBase, stop_tokens: frozenset[int], folder: Path) -> None:
     model = policy.model
+    if policy.gives_rewards:  # before the configuration is saved, which tells its padding
+        save_for_pooling(causal(model), tokenizer, stop_tokens, folder)
     if isinstance(model, PeftModel):
         # "auto" would ask a hub whether the base's vocabulary grew; the output layer is never an adapter's here.
         model.save_pretrained(folder, save_embedding_layers=False)
     else:
         model.save_pretrained(folder)
+    if policy.gives_rewards:
+        return
     tokenizer.save_pretrained(folder)
     generation: GenerationConfig = causal(model).generation_config
     stops = sorted(stop_tokens)
@@ -81,8 +86,9 @@ def _proved_difference(policy: Policy, probes: Sequence[EncodedPair], folder: Pa
     if isinstance(again, PeftModel) and not four_bit:
         # PEFT computes a bf16 adapter in fp32, which alone moves a short answer's mean by 2e-2; the weights are asked here.
         fuse(again.to(dtype))
-    after = score_pairs(Policy(again), probes)
-    worst = largest_difference(before, after)
+    worst = largest_difference(before, score_pairs(Policy(again), probes))
+    if policy.gives_rewards and not isinstance(again, PeftModel):  # an adapter cannot tell its base what is padding
+        prove_classifier(folder, (probes, before), dtype, TOLERANCE[dtype])
     if not worst <= TOLERANCE[dtype]:
         raise ExportError(
             f"the exported model differs by {worst:.2e} nats per token on {len(probes)} probe pairs, more than "

@@ -17,6 +17,7 @@ from evenhand.data.read import read_pairs
 from evenhand.data.schema import PreferencePair
 from evenhand.errors import ExportError
 from evenhand.evaluation.items import EXTRACTION, JSON_FORMAT, task_items
+from evenhand.lifecycle.classifier import prove_classifier, same_texts
 from evenhand.lifecycle.export import TOLERANCE, largest_difference
 from evenhand.model.encode import EncodedPair, encode_pairs
 from evenhand.model.forward import Policy, causal, serving
@@ -100,8 +101,7 @@ def witness(policy: Policy, tokenizer: PreTrainedTokenizerBase, form: Form) -> W
     asked = [(pair.prompt, None) for pair in texts[-_REPLIES:]]
     prompts = [tuple(feed(prompt)) for prompt, _ in asked]
     scored = score_pairs(policy, probes)
-    with serving(policy.model):
-        replies = [_greedy(policy.model, prompt, sorted(stops)) for prompt in prompts]
+    replies = [] if policy.gives_rewards else _replies(policy.model, prompts, sorted(stops))  # rewards say nothing
     return Witness(tokenizer, form, probes, texts, scored, tuple(zip(prompts, replies)), stops)
 
 
@@ -115,6 +115,13 @@ def prove_merged(seen: Witness, folder: Path, dtype: torch.dtype) -> Proof:
     """Load the merged model with transformers and compare."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
     return _prove(seen, model, folder, ("transformers", TOLERANCE[dtype]))
+
+
+def prove_rewards(seen: Witness, folder: Path, dtype: torch.dtype) -> Proof:
+    """Load the reward model with transformers, and compare its own logits, from padded rows and from text."""
+    worst = prove_classifier(folder, (seen.probes, seen.scored), dtype, TOLERANCE[dtype])
+    alike = same_texts(folder, seen.form, seen.texts, seen.probes)
+    return Proof("transformers, sequence classifier", len(seen.probes), worst, TOLERANCE[dtype], alike, None, None)
 
 
 def prove_gguf(seen: Witness, file: Path) -> Proof:
@@ -154,6 +161,13 @@ def _prove(seen: Witness, model: PreTrainedModel | PeftModel, folder: Path, how:
 
 def _ended(reply: tuple[int, ...], seen: Witness) -> bool:
     return bool(reply) and reply[-1] in seen.stops
+
+
+def _replies(
+    model: PreTrainedModel | PeftModel, prompts: Sequence[tuple[int, ...]], stops: Sequence[int]
+) -> list[tuple[int, ...]]:
+    with serving(model):
+        return [_greedy(model, prompt, stops) for prompt in prompts]
 
 
 def _greedy(model: Any, prompt: tuple[int, ...], stops: Sequence[int]) -> tuple[int, ...]:

@@ -24,6 +24,8 @@ class Reading:
 
 # A model of which nothing is known: the probability with which it would say the one answer rather than the other.
 PLAIN = Reading(1.0, False, False)
+# A reward model's gap is the log-odds itself, whatever its training looked at beside it.
+REWARDS = Reading(1.0, True, False)
 
 
 def reading_of(recipe: Recipe | None) -> Reading:
@@ -31,6 +33,8 @@ def reading_of(recipe: Recipe | None) -> Reading:
     if recipe is None:
         return PLAIN
     objective = recipe.objective.build()
+    if objective.traits.of_rewards:
+        return REWARDS
     beta = getattr(objective, "beta", None)
     if beta is None:
         return PLAIN

@@ -79,7 +79,8 @@ def rehearse(recipe: Recipe, tell: Telling) -> Rehearsal:
     examples = examples_of(material.train, objective.traits.examples)
     plan = make_plan(examples, training.batch_pairs, training.seed, (training.steps, training.epochs))
     device = choose_device()
-    model = load_model(source, choose_dtype(recipe.model.dtype, device), device, recipe.model.load_in_4bit)
+    dtype, rewards = choose_dtype(recipe.model.dtype, device), objective.traits.of_rewards
+    model = load_model(source, dtype, device, recipe.model.load_in_4bit, rewards)
     policy = make_policy(model, recipe.adapter, training)
     for sentence in policy.words():
         tell.say(sentence)

@@ -35,7 +35,8 @@ def summary_words(found: dict[str, Any]) -> str:
     lines = [f"{'':<36}{'before':>10}{'after':>10}   change, 95 % interval"]
     for key, name in _ROWS:
         before, after = figure(report["before"][key]), figure(report["after"][key])
-        lines.append(f"{name:<36}{_short(before, 3):>10}{_short(after, 3):>10}   {_change(report, key)}")
+        if after.value is not None or key != "accuracy_by_sum":  # rewards have no sum
+            lines.append(f"{name:<36}{_short(before, 3):>10}{_short(after, 3):>10}   {_change(report, key)}")
     if report["before"].get("generation") and report["after"].get("generation"):
         for key, name, digits in _REPLIES:
             before, after = (figure(report[side]["generation"][key]) for side in ("before", "after"))
@@ -54,8 +55,8 @@ def summary_words(found: dict[str, Any]) -> str:
 
 def evaluation_words(found: dict[str, Any]) -> str:
     """An evaluation as lines for a person."""
-    lines = [f"{name}: {figure(found[key]).words()}" for key, name in _ROWS]
-    lines.append(f"Spearman of mean log-probability with length: {figure(found['spearman_length']).words()}")
+    lines = [f"{name}: {figure(found[key]).words()}" for key, name in _ROWS if found[key]["n"]]
+    lines.append(f"Spearman of mean score with length: {figure(found['spearman_length']).words()}")
     for name, values in found["slices"].items():
         lines += [f"  {name} {value}: {figure(number).words()}" for value, number in values.items()]
     if found["generation"]:

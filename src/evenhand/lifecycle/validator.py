@@ -81,7 +81,7 @@ class Validator:
     def _replies(self, policy: Policy) -> Generation | None:
         """The first rank's replies to the first few of the evaluation's prompts."""
         prompts = watched_prompts(self.guard, self.evaluation)
-        if not prompts:
+        if not prompts or policy.gives_rewards:
             return None
         with whole(policy):
             asking = Asking(prompts, self.evaluation.max_new_tokens)

@@ -48,7 +48,7 @@ def score_pairs(
                     report(done, len(pairs))
     finally:
         policy.train(training)
-    return ScoredPairs.of(pairs, sums[0], sums[1])
+    return ScoredPairs.of(pairs, sums[0], sums[1], policy.gives_rewards)
 
 
 def _batches(order: list[int], pairs: Sequence[EncodedPair], token_budget: int) -> Iterable[list[int]]:

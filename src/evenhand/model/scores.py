@@ -19,6 +19,8 @@ from evenhand.model.encode import EncodedPair
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+# What a file says of itself where its scores are rewards.
+_OF_REWARDS = {b"evenhand.scores": b"rewards"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,10 @@ class PairScores:
 
 @dataclass(frozen=True, slots=True)
 class ScoredPairs:
-    """Scores of B pairs as float64 arrays, with the ids that lead back to the data."""
+    """Scores of B pairs as float64 arrays, with the ids that lead back to the data.
+
+    `are_rewards`: a mean is a reward model's reward, and a sum is nothing but that times the tokens.
+    """
 
     row_B: Integers
     id_B: tuple[str, ...]
@@ -65,6 +70,7 @@ class ScoredPairs:
     rejected_sum_B: Floats
     chosen_tokens_B: Integers
     rejected_tokens_B: Integers
+    are_rewards: bool = False
 
     @property
     def chosen_mean_B(self) -> Floats:
@@ -94,7 +100,9 @@ class ScoredPairs:
         return len(self.id_B)
 
     @classmethod
-    def of(cls, pairs: Sequence[EncodedPair], chosen_sum_B: Floats, rejected_sum_B: Floats) -> "ScoredPairs":
+    def of(
+        cls, pairs: Sequence[EncodedPair], chosen_sum_B: Floats, rejected_sum_B: Floats, are_rewards: bool = False
+    ) -> "ScoredPairs":
         """Sums of these pairs, in their order."""
         return cls(
             row_B=np.array([pair.row for pair in pairs], dtype=np.int64),
@@ -103,6 +111,7 @@ class ScoredPairs:
             rejected_sum_B=rejected_sum_B,
             chosen_tokens_B=np.array([pair.chosen.scored for pair in pairs], dtype=np.int64),
             rejected_tokens_B=np.array([pair.rejected.scored for pair in pairs], dtype=np.int64),
+            are_rewards=are_rewards,
         )
 
     def tensors(self, device: torch.device | str = "cpu") -> PairScores:
@@ -112,7 +121,7 @@ class ScoredPairs:
 
     def table(self) -> pa.Table:
         """One row a pair, in the columns that `evenhand score` promises."""
-        return pa.table(
+        made = pa.table(
             {
                 "row": self.row_B,
                 "id": list(self.id_B),
@@ -124,6 +133,7 @@ class ScoredPairs:
                 "rejected_mean": self.rejected_mean_B,
             }
         )
+        return made.replace_schema_metadata(_OF_REWARDS) if self.are_rewards else made
 
     def write(self, path: Path, table: pa.Table | None = None) -> None:
         """Keep the table, or one that has more columns, as Parquet; a reader sees the old file or the new one, never a part."""
@@ -136,11 +146,11 @@ class ScoredPairs:
     def read(cls, path: Path) -> "ScoredPairs":
         """The scores kept in a Parquet file; raises DataError if it is not one of ours."""
         try:
-            names: Sequence[str] = pq.read_schema(path).names
+            schema: pa.Schema = pq.read_schema(path)
         except (OSError, pa.ArrowInvalid) as error:
             raise DataError(f"{path} is not a readable Parquet file; write it with `evenhand score`.") from error
         wanted = ("row", "id", "chosen_sum", "rejected_sum", "chosen_tokens", "rejected_tokens")
-        if missing := [name for name in wanted if name not in names]:
+        if missing := [name for name in wanted if name not in schema.names]:
             raise DataError(f"{path}: the columns {missing} are missing; write the file with `evenhand score`.")
         table = pq.read_table(path, columns=list(wanted))
         column = {name: table[name].to_numpy() for name in wanted if name != "id"}
@@ -151,6 +161,7 @@ class ScoredPairs:
             column["rejected_sum"].astype(np.float64),
             column["chosen_tokens"].astype(np.int64),
             column["rejected_tokens"].astype(np.int64),
+            are_rewards=_OF_REWARDS.items() <= (schema.metadata or {}).items(),
         )
 
 

@@ -50,6 +50,7 @@ class BradleyTerry:
             wider_gap_never_costs_more=not self.center,
             only_gap_counts=not self.center and not self.length_penalty,
             length_normalised=not self.length_penalty,
+            of_rewards=True,
         )
 
     def __call__(self, rewards: PairScores, _reference: PairScores | None = None) -> Tensor:

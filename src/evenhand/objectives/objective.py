@@ -21,7 +21,7 @@ class Traits:
     `per_token` weighs an example by its scored tokens instead of 1. `wider_gap_never_costs_more` is about one pair whose
     chosen answer becomes likelier while its rejected one stays. `only_gap_counts`: adding the same to the mean (or, where
     not length-normalised, summed) log-probability of both sides changes nothing. `length_normalised`: doubling sums and
-    token counts of policy and reference changes nothing.
+    token counts of policy and reference changes nothing. `of_rewards`: the scores are those of a reward model.
     """
 
     examples: Examples = "pairs"
@@ -30,6 +30,7 @@ class Traits:
     wider_gap_never_costs_more: bool = True
     only_gap_counts: bool = True
     length_normalised: bool = False
+    of_rewards: bool = False
 
 
 class Objective(Protocol):

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
+from evenhand.objectives.bradley_terry import BradleyTerry
 from evenhand.objectives.cpo import CPO
 from evenhand.objectives.dpo import DPO
 from evenhand.objectives.hinge import Hinge, SLiC
@@ -233,6 +234,23 @@ class SupervisedSection(_Plain):
         return Supervised()
 
 
+class RewardSection(_Plain):
+    """A reward model: a head on the last token of an answer, trained on which of two is better."""
+
+    name: Literal["reward"] = Field(description="the method")
+    margin: float = Field(0.0, description="how far apart two rewards should be")
+    length_penalty: float = Field(
+        0.0, description="reward per token that people give for length alone, kept out of the reward; 0 for none"
+    )
+    center: float = Field(
+        0.0, description="weight of the squared sum of both rewards, which keeps them near zero; try 0.01"
+    )
+
+    def build(self) -> BradleyTerry:
+        """The objective these numbers make."""
+        return BradleyTerry(self.margin, self.length_penalty, self.center)
+
+
 AnyObjective = (
     SimPOSection
     | DPOSection
@@ -244,6 +262,7 @@ AnyObjective = (
     | ORPOSection
     | KTOSection
     | SupervisedSection
+    | RewardSection
 )
 ObjectiveSection = Annotated[AnyObjective, Field(discriminator="name")]
 SECTIONS: dict[str, type[Section]] = {
@@ -257,4 +276,5 @@ SECTIONS: dict[str, type[Section]] = {
     "orpo": ORPOSection,
     "kto": KTOSection,
     "sft": SupervisedSection,
+    "reward": RewardSection,
 }
