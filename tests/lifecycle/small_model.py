@@ -10,7 +10,7 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from evenhand.lifecycle.align import Telling
+from evenhand.lifecycle.bench import Telling
 
 WORDS = [
     "parcel",

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from evenhand.errors import DataError, GuardError, RecipeError
 from evenhand.evaluation.verdict import verdict
 from evenhand.figure import Figure, figure
-from evenhand.lifecycle.align import Telling, align
+from evenhand.lifecycle.align import align
+from evenhand.lifecycle.bench import Telling
 from evenhand.training.journal import read_journal
 from evenhand.training.recipe import Recipe, check_recipe
 

@@ -13,7 +13,8 @@ from small_model import CHATML, listening, recipe_value, rows, small_llama, smal
 from torch import Tensor
 
 from evenhand.errors import DataError, ModelError, RecipeError
-from evenhand.lifecycle.align import Telling, align
+from evenhand.lifecycle.align import align
+from evenhand.lifecycle.bench import Telling
 from evenhand.training.journal import read_journal
 from evenhand.training.recipe import Recipe, check_recipe
 

@@ -21,7 +21,7 @@ def demo(
 
     Example: evenhand demo
     """
-    from evenhand.lifecycle.align import Telling
+    from evenhand.lifecycle.bench import Telling
     from evenhand.lifecycle.demonstration import demonstrate
     from evenhand.lifecycle.summary import summary, summary_words
 

@@ -57,6 +57,9 @@ class Output:
         if "skipped" in record:
             self.say(f"step {done}/{steps} is skipped: {record['skipped']}")
             return
+        if "reward" in record:
+            self._practised(record, steps, now)
+            return
         left = clock((steps - done) * record["seconds"] / done)
         # Without pairs there is neither accuracy nor gap.
         compared = f"accuracy {record['accuracy']:.2f}, gap {record['gap']:+.3f}, " if "accuracy" in record else ""
@@ -72,6 +75,17 @@ class Output:
         if validation:
             accuracy = figure(validation["pairwise_accuracy"]).words()
             self.say(f"validation after step {done}: loss {validation['loss']:.4f}, pairwise accuracy {accuracy}")
+
+    def _practised(self, record: dict[str, Any], steps: int, now: float) -> None:
+        """The line of a step that learned from drawn replies."""
+        done = record["step"]
+        self._stage = ""
+        line = (
+            f"step {done}/{steps}: reward {record['reward']:.3f}, {record['kl']:.2f} nats from the start, "
+            f"clipped {record['clip_fraction']:.2f}, {record['pairs_per_second']:.2f} replies/s, "
+            f"{clock((steps - done) * record['seconds'] / done)} left"
+        )
+        self._line(line, now, done >= steps)
 
     def _line(self, text: str, now: float, last: bool) -> None:
         if self.quiet:

@@ -32,7 +32,8 @@ def train(
 
     On many processes: torchrun --nproc-per-node 8 -m evenhand train recipe.yaml
     """
-    from evenhand.lifecycle.align import Telling, align
+    from evenhand.lifecycle.align import align
+    from evenhand.lifecycle.bench import Telling
     from evenhand.lifecycle.rehearsal import rehearse
     from evenhand.lifecycle.summary import summary, summary_words
     from evenhand.training.ranks import launched_ranks

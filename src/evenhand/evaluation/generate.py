@@ -42,7 +42,10 @@ class Serving:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One greedy reply. `tokens` counts the end token like scoring does; `repetition` looks at the text's tokens."""
+    """One greedy reply. `tokens` counts the end token like scoring does; `repetition` looks at the text's tokens.
+
+    `reward` is what the rewards of a run say of it, None where there are none.
+    """
 
     prompt: Conversation
     text: str
@@ -50,6 +53,7 @@ class Reply:
     characters: int
     ended: bool
     repetition: float
+    reward: float | None = None
 
     def json(self) -> dict[str, Any]:
         """The reply as one JSON row."""
@@ -60,6 +64,7 @@ class Reply:
             "characters": self.characters,
             "ended": self.ended,
             "repetition": self.repetition,
+            **({} if self.reward is None else {"reward": self.reward}),
         }
 
 
@@ -94,6 +99,13 @@ class Generation:
         """Share of replies that stop by themselves within the limit of new tokens."""
         return share(self._sample([reply.ended for reply in self.replies]))
 
+    @property
+    def reward(self) -> Figure:
+        """Mean reward of a reply; not measured where one has none."""
+        rewards = [reply.reward for reply in self.replies if reply.reward is not None]
+        whole = bool(rewards) and len(rewards) == len(self.replies)
+        return student_mean(self._sample(rewards)) if whole else Figure(None, 0)
+
     def distinct(self, words: int) -> Figure:
         """Mean share of a reply's runs of so many words that stand in it for the first time; empty replies left out."""
         told = [i for i, reply in enumerate(self.replies) if len(reply.text.split()) >= words]
@@ -123,6 +135,7 @@ class Generation:
             "distinct_1": self.distinct(1).json(),
             "distinct_2": self.distinct(2).json(),
             "ended": self.ended.json(),
+            **({} if self.reward.value is None else {"reward": self.reward.json()}),
         }
 
     def _sample(self, values: Sequence[float]) -> Sample:

@@ -13,7 +13,7 @@ from evenhand.evaluation.html import page
 from evenhand.evaluation.panels import difference_chart, gap_panel, length_panel, slice_panels, training_panels
 from evenhand.evaluation.preference import PairTraits, PreferenceEvaluation, evaluate_pairs
 from evenhand.evaluation.table import figure_rows, flattened, objective_numbers
-from evenhand.evaluation.verdict import Verdict, verdict
+from evenhand.evaluation.verdict import Verdict, verdict, verdict_on_rewards
 from evenhand.figure import Figure
 from evenhand.files import write_json, write_whole
 from evenhand.model.scores import ScoredPairs
@@ -92,12 +92,19 @@ def write_report(folder: Path, report: Report) -> Path:
     Raises DataError where `before` and `after` are not of the same pairs or prompts, StorageError on a full disk.
     """
     differences = report.differences()
-    accuracies = (report.before.preference.pairwise_accuracy, report.after.preference.pairwise_accuracy)
-    said = verdict(*accuracies, differences)
+    said = _verdict(report, differences)
     write_json(folder / "report.json", report_json(report, differences, said))
     page = folder / "report.html"
     write_whole(page, report_page(report, differences, said))
     return page
+
+
+def _verdict(report: Report, differences: Mapping[str, Figure]) -> Verdict:
+    """By the rewards of replies where they have some, since these were trained for; else by pairwise accuracy."""
+    before, after = report.before, report.after
+    if "reward" in differences and before.generation is not None and after.generation is not None:
+        return verdict_on_rewards(before.generation.reward, after.generation.reward, differences)
+    return verdict(before.preference.pairwise_accuracy, after.preference.pairwise_accuracy, differences)
 
 
 def report_json(report: Report, differences: Mapping[str, Figure], said: Verdict) -> dict[str, Any]:

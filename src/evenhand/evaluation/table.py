@@ -58,6 +58,9 @@ def figure_rows(
     rows.append(FigureRow("Length correlation", "Spearman, mean score and length", *correlation, change(None)))
     if None in generations:
         return rows
+    if (moved := differences.get("reward")) is not None:
+        cells = (*_cells(generations, "reward", False, 3), cell(moved, False, 3))
+        rows.insert(0, FigureRow("Reward", "mean over replies, as weighted in training", *cells))
     return rows + [
         FigureRow(name, meaning, *_cells(generations, key, shares), change(differences.get(key)))
         for key, name, meaning, shares in _REPLY_FIGURES

@@ -48,6 +48,24 @@ def verdict(before: Figure, after: Figure, differences: Mapping[str, Figure]) ->
     return Verdict(word, _sentence(word, before, after, difference), tuple(_cautions(word, differences)))
 
 
+def verdict_on_rewards(before: Figure, after: Figure, differences: Mapping[str, Figure]) -> Verdict:
+    """The verdict on the mean reward of replies, which decides where a model was trained for rewards."""
+    moved = differences["reward"]
+    word = word_for(moved)
+    if before.value is None or after.value is None or moved.low is None or moved.high is None:
+        return Verdict("undecided", "The reward of replies was not measured with an interval.", ())
+    told = f"({moved.value:+.3f}, 95 % interval {moved.low:+.3f} to {moved.high:+.3f})".replace("-", "−")
+    tail = "; the interval includes zero." if word == "undecided" else "."
+    said = f"On {moved.n:,} held-out prompts the mean reward of replies went from {before.value:.3f} to {after.value:.3f} {told}{tail}"
+    accuracy = differences.get("pairwise_accuracy")
+    fell = (
+        [f"The model prefers chosen answers less often{_of(accuracy)}."]
+        if accuracy and word_for(accuracy) == "worse"
+        else []
+    )
+    return Verdict(word, said, (*fell, *_replies(differences)))
+
+
 def points(value: float) -> str:
     """A difference of shares in percentage points, with its sign.
 
@@ -90,6 +108,11 @@ def _cautions(word: Word, differences: Mapping[str, Figure]) -> list[str]:
         found.append(
             f"Length-balanced accuracy, which length alone cannot raise, is not shown to be better{_of(balanced)}."
         )
+    return found + _replies(differences)
+
+
+def _replies(differences: Mapping[str, Figure]) -> list[str]:
+    found = []
     ended, repeated = differences.get("ended"), differences.get("repetition")
     if ended is not None and word_for(ended) == "worse":
         found.append(f"Fewer replies end by themselves{_of(ended)}.")

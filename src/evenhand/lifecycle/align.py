@@ -1,31 +1,28 @@
 """One run from recipe to report: read, evaluate, train, evaluate, export; what is done already is not done again."""
 
 import json
-import platform
 import shutil
-from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-import transformers
 from transformers import PreTrainedTokenizerBase
 
 from evenhand.data.ledger import write_refusals
 from evenhand.errors import RecipeError
-from evenhand.evaluation.evaluate import Asking, HeldOut, Narrator, evaluate_policy, evaluation_of
-from evenhand.evaluation.preference import PairTraits
-from evenhand.evaluation.replies import read_replies, write_replies
-from evenhand.evaluation.report import DataFacts, Evaluated, Report, write_report
+from evenhand.evaluation.report import Evaluated
 from evenhand.files import held, write_json
 from evenhand.lifecycle.base import weights_hash
+from evenhand.lifecycle.bench import Bench, Telling
 from evenhand.lifecycle.export import export_model
+from evenhand.lifecycle.milestone import evaluated, replies_at, rows_file, write_rewards, write_run_report
+from evenhand.lifecycle.practising import exercise_of, practise_recipe
+from evenhand.lifecycle.rewarding import reward_identity
 from evenhand.lifecycle.starting_model import Keeping, open_reference, reference_identity
 from evenhand.lifecycle.validator import Validator, score_over_ranks, start_of
-from evenhand.model.forward import Policy, causal
+from evenhand.model.forward import Policy
 from evenhand.model.load import (
     Source,
     choose_device,
@@ -41,44 +38,15 @@ from evenhand.model.scores import ScoredPairs
 from evenhand.training.checkpoint import require_room
 from evenhand.training.examples import examples_of
 from evenhand.training.identity import refuse_other_run, settings_by_name
-from evenhand.training.journal import journal_of, read_journal
 from evenhand.training.loop import Hooks, Outcome
-from evenhand.training.material import Material, encode_texts, read_texts
+from evenhand.training.material import encode_texts, read_texts
+from evenhand.training.practice_sections import DrawingSection
 from evenhand.training.ranks import Ranks, ranks_joined
 from evenhand.training.recipe import Recipe
 from evenhand.training.train import Place, make_policy, train_policy
 
 # What decides how text becomes tokens, beside tokenizer and template; the data itself is known by its content.
 _FORM_KEYS = ("max_tokens", "max_prompt_tokens", "drop_turns", "template", "compat")
-
-
-@dataclass(frozen=True, slots=True)
-class Telling:
-    """Who is told what: sentences, progress of a stage, and each step's record with the number of steps."""
-
-    say: Callable[[str], None]
-    narrate: Narrator
-    step: Callable[[dict[str, Any], int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """A run's parts, loaded: recipe, tokenizer, material, policy, and where it writes."""
-
-    recipe: Recipe
-    tokenizer: PreTrainedTokenizerBase
-    material: Material
-    policy: Policy
-    folder: Path
-    identity: dict[str, str]
-    tell: Telling
-    allowed: tuple[str, ...]
-    ranks: Ranks
-
-    @property
-    def held_out(self) -> HeldOut:
-        """The validation side."""
-        return HeldOut(self.material.validation, self.material.held_out, self.recipe.form)
 
 
 def align(recipe: Recipe, folder: Path, tell: Telling, allowed: tuple[str, ...] = ()) -> Path:
@@ -92,7 +60,7 @@ def align(recipe: Recipe, folder: Path, tell: Telling, allowed: tuple[str, ...] 
         texts = read_texts(recipe.data, recipe.objective.build().traits.examples)
         tokenizer = load_tokenizer(source)
         model_hash = ranks.from_first(weights_hash(source) if ranks.first else None)
-        hashes = {"model": model_hash, "data": texts.hash, **reference_identity(recipe, ranks)}
+        hashes = {"model": model_hash, "data": texts.hash, **reference_identity(recipe, ranks), **_rewards_of(recipe)}
         identity = identity_of(recipe, hashes, tokenizer)
         if ranks.from_first(_is_done(folder, identity)):
             tell.say(f"{folder} is done already; nothing to do.")
@@ -101,11 +69,12 @@ def align(recipe: Recipe, folder: Path, tell: Telling, allowed: tuple[str, ...] 
         ranks.wait()
         policy = _policy(recipe, source)  # before anything is written: a model that cannot be opened leaves no folder
         material = encode_texts(texts, tokenizer, recipe.form, folder / "tokens", partial(tell.narrate, "encoding"))
+        exercise = exercise_of(recipe, texts, material, tokenizer, tell.say)
         del texts  # they are tokens now, and a large file's texts would stay in memory until the end
         for sentence in (*material.said, *policy.words()):
             tell.say(sentence)
         require_room(folder, sum(weight.numel() for weight in policy.parameters() if weight.requires_grad))
-        bench = Bench(recipe, tokenizer, material, policy, folder, identity, tell, allowed, ranks)
+        bench = Bench(recipe, tokenizer, material, policy, folder, identity, tell, allowed, ranks, exercise)
         if ranks.first:
             _open_folder(bench, changed)
         with held(folder) if ranks.first else nullcontext():
@@ -127,7 +96,11 @@ def _source(recipe: Recipe, ranks: Ranks) -> Source:
 def _run(bench: Bench) -> None:
     """Evaluate, train, export, evaluate, report; all but training is the first rank's."""
     recipe, material, folder, tell = bench.recipe, bench.material, bench.folder, bench.tell
-    before = _evaluated(bench, 0, None) if material.has_pairs and bench.ranks.first else None
+    before = evaluated(bench, 0, None) if material.has_pairs and bench.ranks.first else None
+    asks = bench.exercise is not None and recipe.evaluation.prompts > 0
+    rewarded_alone = asks and not material.has_pairs and bool(material.held_out)
+    if rewarded_alone:
+        replies_at(bench, "before", tell.narrate)
     outcome = _train(bench, before)
     if not bench.ranks.first:
         return
@@ -137,10 +110,13 @@ def _run(bench: Bench) -> None:
     tell.say(
         f"{folder / 'model'} was loaded again and gives the same log-probabilities (largest difference {worst:.1e})"
     )
-    if before is None:
+    if rewarded_alone:
+        replies_at(bench, "after", tell.narrate)
+        tell.say(write_rewards(bench))
+    elif before is None:
         tell.say("no held-out pairs were given, so there is no report; add `validation` to see whether it got better.")
     else:
-        _report(bench, before, _evaluated(bench, outcome.model_step, outcome), outcome)
+        write_run_report(bench, before, evaluated(bench, outcome.model_step, outcome), outcome)
     write_json(folder / "done.json", {"identity": bench.identity, "step": outcome.model_step})
 
 
@@ -149,11 +125,13 @@ def identity_of(recipe: Recipe, hashes: dict[str, str], tokenizer: PreTrainedTok
     sections = recipe.resolved()
     model = {key: value for key, value in sections["model"].items() if key != "source"}
     data = {key: sections["data"][key] for key in _FORM_KEYS}
+    section = recipe.objective
+    objective = section.resolved() if isinstance(section, DrawingSection) else asdict(section.build())
     return {
         **hashes,
         **settings_by_name("model", model),
         **settings_by_name("data", data),
-        **settings_by_name("objective", asdict(recipe.objective.build())),
+        **settings_by_name("objective", objective),
         **settings_by_name("training", sections["training"]),
         **settings_by_name("evaluation", sections["evaluation"]),
         "tokenizer": tokenizer_fingerprint(tokenizer),
@@ -211,8 +189,19 @@ def _open_folder(bench: Bench, changed: list[str]) -> None:
     write_refusals(folder / "refused.jsonl", bench.material.refusals)
 
 
+def _rewards_of(recipe: Recipe) -> dict[str, str]:
+    section = recipe.objective
+    return reward_identity(section.rewards) if isinstance(section, DrawingSection) else {}
+
+
 def _train(bench: Bench, before: Evaluated | None) -> Outcome:
-    recipe, objective = bench.recipe, bench.recipe.objective.build()
+    recipe, section = bench.recipe, bench.recipe.objective
+    place = Place(bench.folder, recipe.name, recipe.resolved(), bench.identity, bench.allowed)
+    if isinstance(section, DrawingSection):
+        assert bench.exercise is not None
+        given = (bench.exercise, bench.tokenizer, bench.ranks)
+        return practise_recipe(bench.policy, recipe, given, place, bench.tell.step)
+    objective = section.build()
     examples = examples_of(bench.material.train, objective.traits.examples)
     reference = open_reference(
         recipe, bench.policy, bench.tokenizer, Keeping(bench.folder, bench.identity, bench.material, bench.ranks)
@@ -230,12 +219,11 @@ def _train(bench: Bench, before: Evaluated | None) -> Outcome:
         start=None
         if before is None or objective.traits.of_rewards
         else start_of(before, recipe.guard, recipe.evaluation),
-        rows_file=lambda step: _rows_file(bench, step),
+        rows_file=lambda step: rows_file(bench, step),
         narrate=bench.tell.narrate,
         ranks=bench.ranks,
     )
     hooks = Hooks(validator if bench.material.validation else None, bench.tell.step)
-    place = Place(bench.folder, recipe.name, recipe.resolved(), bench.identity, bench.allowed)
     outcome = train_policy(bench.policy, (examples, objective, recipe.training), place, hooks, reference)
     if outcome.stopped_early:
         bench.tell.say(f"validation loss stopped falling: ended after step {outcome.steps}")
@@ -254,66 +242,3 @@ def _held_out_reference(bench: Bench, reference: Reference | None) -> ScoredPair
             policy, pairs, bench.ranks, partial(bench.tell.narrate, "scoring by the reference")
         ),
     )
-
-
-def _rows_file(bench: Bench, step: int) -> Path:
-    return bench.folder / "rows" / f"step-{step:06d}.parquet"
-
-
-def _evaluated(bench: Bench, step: int, outcome: Outcome | None) -> Evaluated:
-    """Scores and replies at `step`, from the run's files where they are there already."""
-    word = "after" if outcome else "before"
-
-    def narrate(what: str, done: int, total: int) -> None:
-        bench.tell.narrate(f"{what} {word} training", done, total)
-
-    settings = bench.recipe.evaluation
-    asking = Asking(0 if bench.policy.gives_rewards else settings.prompts, settings.max_new_tokens, narrate)
-    rows, replies = _rows_file(bench, step), bench.folder / "rows" / f"replies-{word}.json"
-    if rows.exists() and replies.exists():
-        scored = ScoredPairs.read(rows)
-        return Evaluated.of(scored, PairTraits.of(scored, bench.held_out.texts), read_replies(replies))
-    if rows.exists():
-        found = evaluation_of(bench.policy, bench.tokenizer, bench.held_out, (ScoredPairs.read(rows), asking))
-    else:
-        found = evaluate_policy(bench.policy, bench.tokenizer, bench.held_out, asking)
-        found.scored.write(_rows_file(bench, step))
-    if found.generation:
-        write_replies(replies, found.generation)
-    return found
-
-
-def _report(bench: Bench, before: Evaluated, after: Evaluated, outcome: Outcome) -> None:
-    material = bench.material
-    report = Report(
-        name=bench.recipe.name,
-        before=before,
-        after=after,
-        data=DataFacts(material.hash, material.rows_in, material.rows_used, material.refused),
-        recipe=bench.recipe.resolved(),
-        journal=read_journal(journal_of(bench.folder)),
-        machine=machine(bench.policy) | {"step kept": _step_kept(bench, outcome)},
-        traits=PairTraits.of(before.scored, material.held_out),
-    )
-    write_report(bench.folder, report)
-
-
-def _step_kept(bench: Bench, outcome: Outcome) -> str:
-    """Which step's weights are reported, and how they were chosen: a choice made on the same pairs flatters a little."""
-    validated = sum("validation" in record for record in read_journal(journal_of(bench.folder)))
-    how = f", the lowest loss of {validated} validations on these same pairs" if validated > 1 else ""
-    return f"{outcome.model_step} of {outcome.steps}{how}"
-
-
-def machine(policy: Policy) -> dict[str, str]:
-    """What the run ran on, for the report."""
-    gpu = torch.cuda.get_device_name() if policy.device.type == "cuda" else None
-    return {
-        "device": gpu or f"CPU, {torch.get_num_threads()} threads, {platform.machine()}",
-        "dtype": str(next(policy.model.parameters()).dtype).removeprefix("torch."),
-        "engine": "padded rows" if policy.padded_because else "forest",
-        "architecture": type(causal(policy.model)).__name__,
-        "python": platform.python_version(),
-        "torch": torch.__version__.split("+")[0],
-        "transformers": transformers.__version__,
-    }

@@ -7,7 +7,8 @@ import yaml
 from evenhand.data.harbor import write_harbor
 from evenhand.data.preparation import Wanted, prepare
 from evenhand.files import write_whole
-from evenhand.lifecycle.align import Telling, align
+from evenhand.lifecycle.align import align
+from evenhand.lifecycle.bench import Telling
 from evenhand.training.recipe import read_recipe
 
 SEED = 0

@@ -5,16 +5,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evenhand.lifecycle.align import Telling
+from evenhand.errors import UserError
+from evenhand.lifecycle.bench import Telling
 from evenhand.model.encode import EncodedPair, EncodedSide
 from evenhand.model.forward import Policy
 from evenhand.model.load import choose_device, choose_dtype, find_source, load_model, load_tokenizer
 from evenhand.model.pack import forest_tokens, pack
+from evenhand.objectives.objective import Objective
 from evenhand.training.budget import default_budget
 from evenhand.training.examples import examples_of
 from evenhand.training.material import encode_texts, read_texts
 from evenhand.training.memory import memory_peak_bytes
 from evenhand.training.plan import make_plan
+from evenhand.training.practice_sections import DrawingSection
 from evenhand.training.recipe import Recipe
 from evenhand.training.train import make_policy
 
@@ -68,8 +71,14 @@ class Rehearsal:
 
 def rehearse(recipe: Recipe, tell: Telling) -> Rehearsal:
     """Do everything but train; nothing is written. Raises what a run would raise before its first step."""
+    section = recipe.objective
+    if isinstance(section, DrawingSection):
+        raise UserError(
+            f"--dry-run measures steps on answers that are there, and {section.name} draws its own; see what a step takes with "
+            "--set training.steps=2 and an --out of its own."
+        )
     source = find_source(recipe.model.source)
-    objective = recipe.objective.build()
+    objective = section.build()
     texts = read_texts(recipe.data, objective.traits.examples)
     tokenizer = load_tokenizer(source)
     material = encode_texts(texts, tokenizer, recipe.form)
@@ -84,7 +93,7 @@ def rehearse(recipe: Recipe, tell: Telling) -> Rehearsal:
     policy = make_policy(model, recipe.adapter, training)
     for sentence in policy.words():
         tell.say(sentence)
-    probe_tokens, seconds = _probe(policy, recipe, examples)
+    probe_tokens, seconds = _probe(policy, (recipe, objective), examples)
     per_epoch = sum(forest_tokens([pair]) for pair in examples)
     trained = sum(weight.numel() for weight in policy.parameters() if weight.requires_grad)
     tokens = per_epoch / len(examples) * training.batch_pairs * plan.steps
@@ -107,15 +116,16 @@ def rehearse(recipe: Recipe, tell: Telling) -> Rehearsal:
     )
 
 
-def _probe(policy: Policy, recipe: Recipe, examples: Sequence[EncodedPair]) -> tuple[int, float]:
+def _probe(policy: Policy, given: tuple[Recipe, Objective], examples: Sequence[EncodedPair]) -> tuple[int, float]:
     """Tokens and seconds of one forward and backward, the second of two so that nothing is measured cold."""
+    recipe, objective = given
     batch: list[EncodedPair] = []
     limit = min(_PROBE_TOKENS, recipe.training.token_budget or default_budget(policy.device))
     for pair in examples:
         if batch and forest_tokens([*batch, pair]) > limit:
             break
         batch.append(pair)
-    objective, packed = recipe.objective.build(), pack(batch)
+    packed = pack(batch)
     policy.train()
     seconds = 0.0
     for _ in range(2):

@@ -38,7 +38,8 @@ def summary_words(found: dict[str, Any]) -> str:
         if after.value is not None or key != "accuracy_by_sum":  # rewards have no sum
             lines.append(f"{name:<36}{_short(before, 3):>10}{_short(after, 3):>10}   {_change(report, key)}")
     if report["before"].get("generation") and report["after"].get("generation"):
-        for key, name, digits in _REPLIES:
+        rewarded = (("reward", "mean reward of a reply", 3),) if "reward" in report["differences"] else ()
+        for key, name, digits in (*rewarded, *_REPLIES):
             before, after = (figure(report[side]["generation"][key]) for side in ("before", "after"))
             lines.append(f"{name:<36}{_short(before, digits):>10}{_short(after, digits):>10}   {_change(report, key)}")
     refused = sum(report["data"]["refused"].values())

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from evenhand.model.scores import PairScores
 
-# pairs: both sides; answers: the chosen side alone; votes: one side, chosen for a thumb up, rejected for a thumb down.
-Examples = Literal["pairs", "answers", "votes"]
+# pairs: both sides; answers: the chosen side alone; votes: one side, chosen for a thumb up, rejected for a thumb down;
+# prompts: neither, since answers are drawn.
+Examples = Literal["pairs", "answers", "votes", "prompts"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ def examples_of(pairs: Sequence[EncodedPair], kind: Examples) -> Sequence[Encode
             if not found:
                 raise DataError("none of the answers is a liked one, so there is nothing to imitate.")
             return found
+        case "prompts":
+            raise AssertionError("a method that draws its answers takes texts, not tokens")
         case "votes":
             return tuple(_distinct(vote for pair in pairs for vote in _votes(pair)))
 

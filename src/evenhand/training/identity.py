@@ -8,6 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 import evenhand
 from evenhand.errors import RecipeError
 from evenhand.files import canonical_json, sha256, sha256_file
@@ -65,14 +67,21 @@ def identity_of(
     policy: Policy, pairs: Sequence[EncodedPair], objective: Objective, training: TrainingSection
 ) -> dict[str, str]:
     """What must be the same for a run to go on, whoever started it; `tokens` covers the pairs and their order."""
-    weights = [[name, list(w.shape)] for name, w in policy.named_parameters() if w.requires_grad]
     return {
         "tokens": tokens_hash(pairs),
         **settings_by_name("objective", asdict(objective)),
         **settings_by_name("training", training.model_dump(mode="json")),
+        **policy_identity(policy),
+    }
+
+
+def policy_identity(policy: nn.Module, *rooms: str) -> dict[str, str]:
+    """What is trained, in which precision, and by which code; `rooms` hold more of it than every method uses."""
+    weights = [[name, list(w.shape)] for name, w in policy.named_parameters() if w.requires_grad]
+    return {
         "weights": sha256(canonical_json(weights)),
         "precision": str(next(policy.parameters()).dtype).removeprefix("torch."),
-        "code": code_hash(),
+        "code": code_hash(*rooms),
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from evenhand.data.prompts import prompt_kind
 from evenhand.data.read import describe, read_pairs
 from evenhand.data.schema import PreferencePair, Reading, Refusal, by_reason
 from evenhand.data.snapshot import content_hash, read_snapshot, snapshot_refusals
@@ -160,6 +161,8 @@ def _used_among(encoding: Encoding) -> set[int]:
 def _read(source: str, kind: str | None, examples: Examples) -> tuple[Reading, tuple[PreferencePair, ...], str]:
     """What a file holds, as pairs, and a sentence about it."""
     alone = answer_kind(source) if examples != "pairs" and kind is None else None
+    if alone is None and examples == "prompts" and kind is None:
+        alone = prompt_kind(source)
     if alone is not None:
         reading, pairs = read_answers(source, alone)
         return reading, pairs, describe_answers(reading, alone)

@@ -16,6 +16,7 @@ from evenhand.objectives.presets import PRESETS
 from evenhand.objectives.rdpo import RDPO
 from evenhand.objectives.simpo import SimPO
 from evenhand.objectives.supervised import Supervised
+from evenhand.training.practice_sections import PPOSection
 from evenhand.training.section import Section, nearest
 
 _SMOOTHING = "share of labels assumed wrong"
@@ -263,6 +264,7 @@ AnyObjective = (
     | KTOSection
     | SupervisedSection
     | RewardSection
+    | PPOSection
 )
 ObjectiveSection = Annotated[AnyObjective, Field(discriminator="name")]
 SECTIONS: dict[str, type[Section]] = {
@@ -277,4 +279,5 @@ SECTIONS: dict[str, type[Section]] = {
     "kto": KTOSection,
     "sft": SupervisedSection,
     "reward": RewardSection,
+    "ppo": PPOSection,
 }

@@ -1,0 +1,61 @@
+"""The `objective` sections of methods that learn from replies they draw, and the rewards that these are given."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from evenhand.objectives.practised import Practised
+from evenhand.training.section import Section
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class RewardPart(Section):
+    """A reward and its weight; a plain text is the source of one that weighs 1."""
+
+    source: str = Field(
+        description="a reward run, a sequence classifier of one label, or a function: file.py:name or module:name"
+    )
+    weight: float = Field(1.0, description="what its value is multiplied by before all are added")
+    arguments: dict[str, Any] = Field({}, description="given to the function in each call")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_text(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+
+class DrawingSection(Section):
+    """What all methods that draw replies ask for; a step has `training.batch_pairs` prompts."""
+
+    rewards: Annotated[tuple[RewardPart, ...], Field(min_length=1)] = Field(
+        description="what a reply is worth: the weighted sum of these"
+    )
+    replies: PositiveInt = Field(description="replies drawn to each prompt of a step")
+    max_new_tokens: PositiveInt = Field(description="a reply that has not ended by then is cut")
+    kl: Annotated[float, Field(ge=0)] = Field(description="weight of the distance from the starting model, per nat")
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key with its value."""
+        return self.model_dump(mode="json")
+
+    def build(self) -> Practised:
+        """What the run is known by; the losses are in `online`."""
+        return Practised(self.resolved())
+
+
+class PPOSection(DrawingSection):
+    """PPO with a value head."""
+
+    name: Literal["ppo"] = Field(description="the method")
+    passes: PositiveInt = Field(4, description="passes over each step's replies")
+    minibatches: PositiveInt = Field(1, description="optimizer steps in each pass")
+    clip: PositiveFloat = Field(0.2, description="how far a token's ratio may leave 1 and still be learned from")
+    value_clip: PositiveFloat = Field(
+        0.2, description="how far a value may leave what it was and still be learned from"
+    )
+    value_weight: Annotated[float, Field(ge=0)] = Field(0.1, description="weight of the value's loss")
+    discount: Share = Field(1.0, description="what a later reward is multiplied by, per token")
+    lam: Share = Field(0.95, description="lambda of generalised advantage estimation")
+    whiten_rewards: bool = Field(False, description="scale rewards per token to variance 1 before advantages are taken")
+    unfinished: float | None = Field(None, description="score of a reply that did not end; null: its own")
