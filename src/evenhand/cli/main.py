@@ -18,6 +18,7 @@ from evenhand.cli.init import init
 from evenhand.cli.monitor import monitor_app
 from evenhand.cli.registry import registry_app
 from evenhand.cli.run import run as run_stages
+from evenhand.cli.sample import sample
 from evenhand.cli.score import score
 from evenhand.cli.train import train
 from evenhand.cli.verify import verify
@@ -33,7 +34,22 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, init, audit, curate, convert, train, score, evaluate, compare, vote, export, verify, gate):
+for command in (
+    demo,
+    init,
+    audit,
+    curate,
+    convert,
+    train,
+    score,
+    evaluate,
+    compare,
+    vote,
+    export,
+    verify,
+    gate,
+    sample,
+):
     app.command()(command)
 app.command("run")(run_stages)
 

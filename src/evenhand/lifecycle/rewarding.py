@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from evenhand.errors import ModelError
+from evenhand.errors import ModelError, UserError
 from evenhand.files import canonical_json, sha256, sha256_file
 from evenhand.lifecycle.base import weights_hash
 from evenhand.lifecycle.contestant import load_contestant
@@ -17,6 +17,21 @@ from evenhand.online.rewards import Function, Reward, columns_of, is_function, l
 from evenhand.training.practice_sections import RewardPart
 
 Say = Callable[[str], None]
+
+
+def part_of(text: str) -> RewardPart:
+    """A reward as a command names it: its source, or WEIGHT*SOURCE.
+
+    >>> part_of("0.5*runs/reward").weight, part_of("own.py:brief").source
+    (0.5, 'own.py:brief')
+    """
+    weight, star, source = text.partition("*")
+    try:
+        return RewardPart(source=source, weight=float(weight)) if star else RewardPart(source=text)
+    except ValueError as error:
+        raise UserError(
+            f"--reward {text!r} is no reward; write runs/reward, own.py:function or 0.5*runs/reward."
+        ) from error
 
 
 def open_reward_model(name: str, say: Say) -> RewardModel:

@@ -1,0 +1,84 @@
+"""`evenhand sample`: answers of the current model, scored, as judgments to learn from."""
+
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from evenhand.cli.options import Json, Quiet
+from evenhand.cli.output import Output
+from evenhand.errors import UserError
+from evenhand.figure import figure
+
+
+def sample(
+    model: Annotated[str, typer.Argument(help="Run folder, export, model folder or hub id: the model that answers.")],
+    prompts: Annotated[str, typer.Argument(help="Prompts, or data of any kind; of curated data the training side.")],
+    out: Annotated[Path, typer.Option(help="File of judgments, as JSONL.")] = Path("judgments.jsonl"),
+    n: Annotated[int, typer.Option("--n", help="Answers to each prompt.")] = 4,
+    reward: Annotated[
+        list[str] | None,
+        typer.Option(help="A reward run, or file.py:function; WEIGHT*NAME weighs it; given again, they are added."),
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Address of an OpenAI-compatible endpoint that compares the answers instead.")
+    ] = None,
+    judge_model: Annotated[str, typer.Option(help="The judge's model; its key is read from EVENHAND_JUDGE_KEY.")] = "",
+    judge_log: Annotated[Path, typer.Option(help="File of all that was asked and said; a second run goes on.")] = Path(
+        "judge.jsonl"
+    ),
+    keep: Annotated[
+        str, typer.Option(help="pair: best against worst; ranking: all with scores; best: best-of-n demonstrations.")
+    ] = "pair",
+    held_out: Annotated[
+        str | None, typer.Option(help="Data whose prompts are left out too, and those nearly like them.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Answer at most so many prompts.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="An answer that has not ended by then is not used.")] = 256,
+    temperature: Annotated[float, typer.Option(help="Of drawing.")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="Of drawing.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of drawing.")] = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw n answers per prompt from a model, score them, and keep best and worst as judgments that `curate` takes.
+
+    Prompts that the model's run held out, and those nearly like them, are never answered. The same command again goes on
+    where it stopped.
+
+    Example: evenhand sample runs/simpo data/v1 --n 4 --reward runs/reward --out on-policy.jsonl
+    """
+    from evenhand.evaluation.endpoint import Endpoint
+    from evenhand.evaluation.generate import Sampling
+    from evenhand.lifecycle.rewarding import part_of
+    from evenhand.lifecycle.sampling import Order
+    from evenhand.lifecycle.sampling import sample as run
+    from evenhand.online.selection import Keep
+
+    output = Output(as_json, quiet)
+    chosen: Keep | None = next((known for known in get_args(Keep) if known == keep), None)
+    if chosen is None:
+        raise UserError(f"--keep {keep!r} is none of {', '.join(get_args(Keep))}.")
+    order = Order(
+        model=model,
+        prompts=prompts,
+        out=out,
+        n=n,
+        rewards=tuple(part_of(text) for text in reward or ()),
+        judge=Endpoint(judge, judge_model) if judge else None,
+        judge_log=judge_log,
+        keep=chosen,
+        held_out=held_out,
+        limit=limit,
+        max_new_tokens=max_new_tokens,
+        sampling=Sampling(temperature, top_p),
+        seed=seed,
+    )
+    found = run(order, output.say, output.narrate)
+    words = (
+        f"{out}: {found['rows']} rows of {found['prompts']} prompts ({found['answers']} answers, {found['ended']:.0%} ended; left out: "
+        f"{', '.join(f'{name} {count}' for name, count in found['left_out'].items())})\n"
+        f"score of an answer: {figure(found['mean_score']).words()}\nscore of the best of {n}: {figure(found['best_of_n']).words()}\n"
+        f"gain: {figure(found['gain']).words()}\nnext: evenhand curate {out} --out data/on-policy"
+    )
+    output.result(found, words)
