@@ -11,7 +11,13 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-for room in ("model", "training", "lifecycle", "online"):  # where helpers that several rooms' tests share lie
+for room in (
+    "model",
+    "training",
+    "lifecycle",
+    "online",
+    "evaluation",
+):  # where helpers that several rooms' tests share lie
     sys.path.insert(0, str(Path(__file__).parent / room))
 
 

@@ -3,19 +3,23 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small_model import listening, recipe_value, rows, write_rows
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from evenhand.errors import RecipeError, UserError
+from evenhand.errors import ModelError, RecipeError, UserError
+from evenhand.evaluation.judge import GapJudge, Question
 from evenhand.lifecycle.align import align
 from evenhand.lifecycle.appraisal import Asked, appraise
 from evenhand.lifecycle.bundle import Wanted, export_run
 from evenhand.lifecycle.examination import Wanted as Looked
 from evenhand.lifecycle.examination import examine
+from evenhand.lifecycle.judging import open_judge
 from evenhand.lifecycle.manifest import problems
 from evenhand.lifecycle.rehearsal import rehearse
+from evenhand.lifecycle.summary import evaluation_words
 from evenhand.training.recipe import check_recipe
 
 SILENT = listening()[0]
@@ -94,6 +98,24 @@ def test_an_export_is_transformers_classifier(tmp_path: Path, small_model: Path,
         assert found.tolist() == pytest.approx(wanted.tolist(), abs=1e-5)
     with pytest.raises(UserError, match="no GGUF form"):
         export_run(made, tmp_path / "gguf", Wanted(gguf=True), SILENT.say)
+
+
+def test_a_reward_model_judges_replies(tmp_path: Path, small_model: Path, run: Path) -> None:
+    judge = open_judge(str(run), "", tmp_path / "judge.jsonl", SILENT.say)
+    assert isinstance(judge, GapJudge)
+    scored = appraise(Asked(str(run), str(run.parent / "held_out.jsonl")), SILENT.say, SILENT.narrate)
+    rulings = judge.rule([Question.of(pair) for pair in scored.held_out.texts], SILENT.step)
+    gaps = {pair.id: gap for pair, gap in zip(scored.held_out.texts, scored.scored.mean_gap_B)}
+    assert [ruling.a_first == "a" for ruling in rulings] == [gap > 0 for gap in gaps.values()]
+    looked = Looked(prompts=4, judge=judge)
+    told = examine(
+        Asked(str(small_model), str(run.parent / "held_out.jsonl")), looked, SILENT.say, SILENT.narrate
+    ).json()
+    assert told["judged"]["agreement"]["value"] == pytest.approx(np.mean([gap > 0 for gap in gaps.values()]))
+    assert told["judged"]["win_rate"] is None or told["judged"]["win_rate"]["n"] == 4
+    assert any("agrees with people" in line for line in evaluation_words(told).splitlines())
+    with pytest.raises(ModelError, match="answers and gives no rewards"):
+        open_judge(str(small_model), "", tmp_path / "judge.jsonl", SILENT.say)
 
 
 def test_padding_never_hides_the_end_of_an_answer(tmp_path: Path, small_model: Path) -> None:

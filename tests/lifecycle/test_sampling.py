@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from judge_server import completion, judge_server
 from small_model import listening, rows, write_rows
 from small_run import finished_run
 from test_reward_run import reward_recipe
@@ -13,6 +14,7 @@ from transformers import GenerationConfig
 from evenhand.data.preparation import Wanted, prepare
 from evenhand.errors import DataError, ModelError, NonFiniteError, UserError
 from evenhand.lifecycle.align import align
+from evenhand.lifecycle.judging import open_judge
 from evenhand.lifecycle.rewarding import open_reward_model, part_of
 from evenhand.lifecycle.sampling import Order, sample
 
@@ -138,6 +140,25 @@ def test_a_reward_model_scores_and_judges(tmp_path: Path, small_model: Path, run
         assert (scores[0] > scores[1]) == (row["verdict"] == "a")
     with pytest.raises(ModelError, match="is a reward model and answers nothing"):
         sample(order(tmp_path, reward), SILENT.say, SILENT.narrate)
+
+
+def test_a_judge_behind_an_endpoint_ranks_by_wins(tmp_path: Path, run: Path) -> None:
+    """This one prefers the reply with fewer characters."""
+
+    def shorter(body: dict, _: int) -> tuple[int, dict[str, str], str]:
+        text = body["messages"][-1]["content"]
+        first, second = text.partition("Reply A:\n\n")[2].rsplit("\n\nWhich reply", 1)[0].split("\n\nReply B:\n\n")
+        return completion("TIE" if len(first) == len(second) else "A" if len(first) < len(second) else "B")
+
+    with judge_server(shorter) as served:
+        judge = open_judge(served.url, "m", tmp_path / "said.jsonl", SILENT.say)
+        told = sample(order(tmp_path, run, rewards=(), judge=judge, limit=8), SILENT.say, SILENT.narrate)
+    made = written(tmp_path / "out.jsonl")
+    assert told["mean_score"]["value"] == pytest.approx(0.5)  # each win is another's loss
+    assert made
+    for row in made:
+        winner, loser = row["verdict"], "ab"[row["verdict"] == "a"]
+        assert len(row[f"answer_{winner}"]) < len(row[f"answer_{loser}"])
 
 
 def test_rewards_that_break_or_never_differ(tmp_path: Path, run: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from evenhand.cli.options import Json, Quiet
+from evenhand.cli.options import JUDGE_LOG, Json, Judge, JudgeLog, JudgeModel, Quiet
 from evenhand.cli.output import Output
 from evenhand.errors import UserError
 
@@ -20,13 +20,9 @@ def compare(
     ] = None,
     by: Annotated[list[str] | None, typer.Option(help="A column of --data to slice by; may be given again.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the comparison as an HTML page, its JSON beside it.")] = None,
-    judge: Annotated[
-        str | None, typer.Option(help="Address of an OpenAI-compatible endpoint that judges the replies runs kept.")
-    ] = None,
-    judge_model: Annotated[str, typer.Option(help="The judge's model; its key is read from EVENHAND_JUDGE_KEY.")] = "",
-    judge_log: Annotated[Path, typer.Option(help="File of all that was asked and said; a second run goes on.")] = Path(
-        "judge.jsonl"
-    ),
+    judge: Judge = None,
+    judge_model: JudgeModel = "",
+    judge_log: JudgeLog = JUDGE_LOG,
     votes: Annotated[Path | None, typer.Option(help="Votes of `evenhand vote`.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -39,20 +35,18 @@ def compare(
     Example: evenhand compare runs/dpo runs/simpo --out compare.html
     """
     from evenhand.evaluation.comparison_page import write_comparison
-    from evenhand.evaluation.endpoint import Endpoint
-    from evenhand.evaluation.judge import EndpointJudge
     from evenhand.lifecycle.compared import compare_entrants, words
     from evenhand.lifecycle.entrant import entrants
-    from evenhand.lifecycle.judging import judged_by, judged_by_votes
+    from evenhand.lifecycle.judging import judged_by, judged_by_votes, open_judge
 
     output = Output(as_json, quiet)
     if by and data is None:
         raise UserError("--by needs the file that has the column; add --data FILE.")
     given = entrants(models, data, output.say, output.narrate)
     judged = []
+    asked = open_judge(judge, judge_model, judge_log, output.say) if judge else None
     for candidate in given[1:]:
-        if judge is not None:
-            asked = EndpointJudge(Endpoint(judge, judge_model), judge_log)
+        if asked is not None:
             judged.append(judged_by(asked, given[0], candidate, output.narrate))
         if votes is not None:
             judged.append(judged_by_votes(votes, given[0], candidate))

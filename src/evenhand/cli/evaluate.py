@@ -4,7 +4,18 @@ from typing import Annotated
 
 import typer
 
-from evenhand.cli.options import Dtype, Json, Kind, MaxTokens, Quiet, TemplateName
+from evenhand.cli.options import (
+    JUDGE_LOG,
+    Dtype,
+    Json,
+    Judge,
+    JudgeLog,
+    JudgeModel,
+    Kind,
+    MaxTokens,
+    Quiet,
+    TemplateName,
+)
 from evenhand.cli.output import Output
 
 
@@ -22,6 +33,9 @@ def evaluate(
         str | None,
         typer.Option(help="The model before training, to measure drift from; an adapter brings its own."),
     ] = None,
+    judge: Judge = None,
+    judge_model: JudgeModel = "",
+    judge_log: JudgeLog = JUDGE_LOG,
     kind: Kind = None,
     max_tokens: MaxTokens = None,
     template: TemplateName = None,
@@ -37,10 +51,12 @@ def evaluate(
     """
     from evenhand.lifecycle.appraisal import Asked
     from evenhand.lifecycle.examination import Wanted, examine
+    from evenhand.lifecycle.judging import open_judge
     from evenhand.lifecycle.summary import evaluation_words
 
     output = Output(as_json, quiet)
     asked = Asked(model, data, kind, max_tokens, template, dtype)
-    wanted = Wanted(prompts, tuple(by or ()), train, start)
+    asks = open_judge(judge, judge_model, judge_log, output.say) if judge else None
+    wanted = Wanted(prompts, tuple(by or ()), train, start, asks)
     found = examine(asked, wanted, output.say, output.narrate).json()
     output.result(found, evaluation_words(found))

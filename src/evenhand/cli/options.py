@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,4 +17,15 @@ MaxTokens = Annotated[
 TemplateName = Annotated[
     str | None, typer.Option("--template", help="chat, or plain for base models. Left out: the run's own, else chat.")
 ]
+Judge = Annotated[
+    str | None,
+    typer.Option("--judge", help="Who judges: the address of an OpenAI-compatible endpoint, or a reward model."),
+]
+JudgeModel = Annotated[
+    str, typer.Option("--judge-model", help="The endpoint's model; its key is read from EVENHAND_JUDGE_KEY.")
+]
+JudgeLog = Annotated[
+    Path, typer.Option("--judge-log", help="File of all that an endpoint was asked and said; a second run goes on.")
+]
+JUDGE_LOG = Path("judge.jsonl")
 Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]

@@ -5,7 +5,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from evenhand.cli.options import Json, Quiet
+from evenhand.cli.options import JUDGE_LOG, Json, Judge, JudgeLog, JudgeModel, Quiet
 from evenhand.cli.output import Output
 from evenhand.errors import UserError
 from evenhand.figure import figure
@@ -20,13 +20,9 @@ def sample(
         list[str] | None,
         typer.Option(help="A reward run, or file.py:function; WEIGHT*NAME weighs it; given again, they are added."),
     ] = None,
-    judge: Annotated[
-        str | None, typer.Option(help="Address of an OpenAI-compatible endpoint that compares the answers instead.")
-    ] = None,
-    judge_model: Annotated[str, typer.Option(help="The judge's model; its key is read from EVENHAND_JUDGE_KEY.")] = "",
-    judge_log: Annotated[Path, typer.Option(help="File of all that was asked and said; a second run goes on.")] = Path(
-        "judge.jsonl"
-    ),
+    judge: Judge = None,
+    judge_model: JudgeModel = "",
+    judge_log: JudgeLog = JUDGE_LOG,
     keep: Annotated[
         str, typer.Option(help="pair: best against worst; ranking: all with scores; best: best-of-n demonstrations.")
     ] = "pair",
@@ -48,8 +44,8 @@ def sample(
 
     Example: evenhand sample runs/simpo data/v1 --n 4 --reward runs/reward --out on-policy.jsonl
     """
-    from evenhand.evaluation.endpoint import Endpoint
     from evenhand.evaluation.generate import Sampling
+    from evenhand.lifecycle.judging import open_judge
     from evenhand.lifecycle.rewarding import part_of
     from evenhand.lifecycle.sampling import Order
     from evenhand.lifecycle.sampling import sample as run
@@ -65,8 +61,7 @@ def sample(
         out=out,
         n=n,
         rewards=tuple(part_of(text) for text in reward or ()),
-        judge=Endpoint(judge, judge_model) if judge else None,
-        judge_log=judge_log,
+        judge=open_judge(judge, judge_model, judge_log, output.say) if judge else None,
         keep=chosen,
         held_out=held_out,
         limit=limit,

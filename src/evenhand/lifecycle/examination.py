@@ -16,12 +16,14 @@ from evenhand.evaluation.drift import Along, Drift, drift, log_probs_of
 from evenhand.evaluation.evaluate import Asking, HeldOut, Narrator, answer
 from evenhand.evaluation.generate import Generation
 from evenhand.evaluation.interval import Floats
+from evenhand.evaluation.judge import Judge
 from evenhand.evaluation.overfit import Side, TrainGap, train_gap
 from evenhand.evaluation.paraphrase import Paraphrased, paraphrased
 from evenhand.evaluation.preference import PairTraits
 from evenhand.evaluation.report import Evaluated
 from evenhand.evaluation.speed import Answering, answering_speed
 from evenhand.lifecycle.appraisal import Appraised, Asked, Say, appraise, dtype_name, given_pairs, recipe_of
+from evenhand.lifecycle.judging import judged_against_chosen
 from evenhand.lifecycle.reading import REWARDS, Reading, reading_of
 from evenhand.model.encode import encode_pairs
 from evenhand.model.forward import Policy
@@ -36,7 +38,8 @@ _MOST_TRAINING_PAIRS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is looked at: how many prompts are answered, columns to slice by, training data, and the model at its start.
+    """What is looked at: how many prompts are answered, columns to slice by, training data, the model at its start, and
+    who judges its replies beside the chosen answers.
 
     Where the model is an adapter on its base, the base is the start and needs no second model in memory.
     """
@@ -45,6 +48,7 @@ class Wanted:
     columns: tuple[str, ...] = ()
     train: str | None = None
     start: str | None = None
+    judge: Judge | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class Examined:
     train_gap: TrainGap | None
     drift: Drift | None
     speed: Answering | None
+    judged: dict[str, Any] | None
     data: dict[str, Any]
 
     def json(self) -> dict[str, Any]:
@@ -67,6 +72,7 @@ class Examined:
             "train_gap": self.train_gap.json() if self.train_gap else None,
             "drift": self.drift.json() if self.drift else None,
             "speed": self.speed.json() if self.speed else None,
+            "judged": self.judged,
             "data": self.data,
         }
 
@@ -91,6 +97,9 @@ def examine(asked: Asked, wanted: Wanted, say: Say, narrate: Narrator) -> Examin
         train_gap=_train_gap(wanted, (found, start), Side(found.scored, begun, traits), narrate),
         drift=_drift(found, start, (replies, asking)) if replies else None,
         speed=_speed(found, replies) if replies else None,
+        judged=judged_against_chosen(wanted.judge, replies, found.held_out.texts, narrate)
+        if wanted.judge and replies
+        else None,
         data={"rows_in": found.rows_in, "rows_used": found.rows_used, "refused": found.refused},
     )
 

@@ -1,18 +1,35 @@
 """Judged win rates of a comparison: by a model behind an endpoint, and by people's votes."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from evenhand.data.schema import PreferencePair
 from evenhand.errors import UserError
 from evenhand.evaluation.ballot import questions_of, votes_of
+from evenhand.evaluation.endpoint import Endpoint
 from evenhand.evaluation.evaluate import Narrator
-from evenhand.evaluation.judge import Judge, Question, swapped
+from evenhand.evaluation.generate import Generation
+from evenhand.evaluation.judge import EndpointJudge, Judge, Question, swapped
 from evenhand.evaluation.judge import Ruling as _Ruling
 from evenhand.evaluation.winrate import Judged, agreement_first
 from evenhand.figure import figure
 from evenhand.lifecycle.entrant import Entrant
+from evenhand.lifecycle.rewarding import Say, open_reward_model
 
 _LABELLED = 100
+
+
+def open_judge(name: str, model: str, kept: Path, say: Say) -> Judge:
+    """The judge that a command names: a model behind an endpoint, by its address, or else a reward model.
+
+    What an endpoint is asked and says goes to `kept`. Raises ModelError for a model that gives no rewards.
+    """
+    if name.startswith(("http://", "https://")):
+        return EndpointJudge(Endpoint(name, model), kept)
+    return open_reward_model(name, say).judge()
 
 
 def judged_by(judge: Judge, baseline: Entrant, candidate: Entrant, narrate: Narrator) -> dict[str, Any]:
@@ -33,6 +50,21 @@ def judged_by(judge: Judge, baseline: Entrant, candidate: Entrant, narrate: Narr
     rows = [(name, figure(found[name]).words()) for name in ("agreement", "position_bias", "consistent")]
     rate = figure(found["win_rate"]).words() if found["win_rate"] else f"withheld: {found['withheld']}"
     return found | {"candidate": candidate.name, "rows": [*rows, ("win_rate", rate)]}
+
+
+def judged_against_chosen(
+    judge: Judge, replies: Generation, texts: Sequence[PreferencePair], narrate: Narrator
+) -> dict[str, Any]:
+    """The judge's agreement with people first, then how often it prefers a model's reply to the answer that was chosen."""
+    chosen = {pair.prompt: pair for pair in reversed(texts)}
+    questions = [
+        replace(Question.of(chosen[reply.prompt]), answer_a=reply.text, answer_b=chosen[reply.prompt].chosen)
+        for reply in replies.replies
+        if reply.prompt in chosen
+    ]
+    every = max(1, len(texts) // _LABELLED)
+    report = partial(narrate, f"asking {judge.name}")
+    return agreement_first(judge, texts[::every][:_LABELLED], questions, report).json()
 
 
 def judged_by_votes(path: Path, baseline: Entrant, candidate: Entrant) -> dict[str, Any]:

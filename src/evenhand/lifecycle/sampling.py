@@ -15,11 +15,10 @@ from evenhand.data.schema import PreferencePair
 from evenhand.data.similarity import near_groups
 from evenhand.data.snapshot import read_snapshot
 from evenhand.errors import DataError, ModelError, NonFiniteError, UserError
-from evenhand.evaluation.endpoint import Endpoint
 from evenhand.evaluation.evaluate import Narrator
 from evenhand.evaluation.generate import Sampling
 from evenhand.evaluation.interval import Sample, family_codes, student_mean
-from evenhand.evaluation.judge import EndpointJudge, Judge, Question
+from evenhand.evaluation.judge import Judge, Question
 from evenhand.files import canonical_json, held, sha256, write_whole
 from evenhand.lifecycle.appraisal import given_pairs
 from evenhand.lifecycle.contestant import Contestant, load_contestant
@@ -51,8 +50,7 @@ class Order:
     out: Path
     n: int = 4
     rewards: tuple[RewardPart, ...] = ()
-    judge: Endpoint | None = None
-    judge_log: Path = Path("judge.jsonl")
+    judge: Judge | None = None
     keep: Keep = "pair"
     held_out: str | None = None
     limit: int | None = None
@@ -190,7 +188,7 @@ def _kept_before(partial: Path, known: str) -> dict[str, list[dict[str, Any]]]:
 def _scorer(order: Order, model: Contestant, say: Say) -> tuple[Scorer, str]:
     """What scores replies, and the name that stands as annotator."""
     if order.judge is not None:
-        judge = EndpointJudge(order.judge, order.judge_log)
+        judge = order.judge
         return (lambda drawn: wins_of(judge, drawn, order.n)), judge.name
     rewards = open_rewards(order.rewards, model.tokenizer, say)
     return (lambda drawn: worth(rewards, answered(drawn))), " + ".join(reward.name for reward in rewards)

@@ -90,6 +90,10 @@ def _beside_scores(found: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     if found["drift"]:
         rows.append(("drift along its own replies, nats per token", found["drift"]["on_new_replies"]))
         rows.append(("drift along the start's replies, nats per token", found["drift"]["on_start_replies"]))
+    if found["judged"]:
+        rows.append((f"{found['judged']['judge']} agrees with people", found["judged"]["agreement"]))
+        if found["judged"]["win_rate"]:
+            rows.append(("replies preferred to chosen answers, by the same", found["judged"]["win_rate"]))
     if found["speed"]:
         rows.append(("seconds to the first token", found["speed"]["first_token_seconds"]))
         rows.append(("tokens per second, one prompt", found["speed"]["tokens_per_second_alone"]))
