@@ -137,9 +137,8 @@ def test_a_reward_model_with_another_tokenizer_reads_the_replies_anew(tmp_path: 
     (tmp_path / "reward").mkdir()
     judge = align(reward_recipe(tmp_path / "reward", other), tmp_path / "reward" / "run", SILENT)
     tell, said = listening()
-    run = align(ppo_recipe(tmp_path, small_model, str(judge) and [str(judge)], steps=1), tmp_path / "run", tell)
+    run = align(ppo_recipe(tmp_path, small_model, [str(judge)], steps=1), tmp_path / "run", tell)
     assert any("replies are tokenised again for it" in sentence for sentence in said)
-    assert len(journal(run)) == 1
     assert journal(run)[0]["reward"] != 0
 
 

@@ -1,5 +1,6 @@
 """A reward model at work: what it gives replies as text, whoever wrote them, as a reward, a judge or a scorer."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from evenhand.evaluation.interval import Floats
 from evenhand.evaluation.judge import GapJudge
 from evenhand.model.encode import Encoder, Limits, encode_pairs
 from evenhand.model.forward import Policy, causal
-from evenhand.model.modes import Form, encoder_for, tokenizer_fingerprint
+from evenhand.model.modes import Form, encoder_for
 from evenhand.model.score import score_pairs
 
 Conversation = tuple[Message, ...]
@@ -63,9 +64,15 @@ class RewardModel:
 
     def words(self, other: PreTrainedTokenizerBase) -> str:
         """How it reads the replies of a policy with the tokenizer `other`."""
-        if tokenizer_fingerprint(self.tokenizer) == tokenizer_fingerprint(other):
+        if _makes_tokens(self.tokenizer) == _makes_tokens(other):
             return f"rewards by {self.name}, which has the policy's tokenizer"
         return (
             f"rewards by {self.name}, whose tokenizer is another ({type(self.tokenizer).__name__} of {len(self.tokenizer)} "
             f"tokens, the policy's has {len(other)}): replies are tokenised again for it"
         )
+
+
+def _makes_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """All that makes tokens of a text; what pads is no part of it."""
+    made: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+    return {name: part for name, part in made.items() if name not in ("padding", "truncation")}
