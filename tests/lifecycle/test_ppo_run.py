@@ -88,6 +88,19 @@ def test_a_run_reports_the_reward_it_was_trained_for(run: Path) -> None:
     assert (run / "model" / "generation_config.json").exists()
 
 
+def test_any_method_can_tell_the_rewards_of_its_replies(tmp_path: Path, run: Path, small_model: Path) -> None:
+    (tmp_path / "own.py").write_text(FUNCTIONS)
+    files = {"train": str(run.parent / "train.jsonl"), "validation": str(run.parent / "held_out.jsonl")}
+    value = recipe_value(small_model, files)
+    value["evaluation"] = {"prompts": 6, "max_new_tokens": 5, "rewards": [f"{tmp_path / 'own.py'}:letters"]}
+    made = align(check_recipe(value, "recipe.yaml"), tmp_path / "run", SILENT)
+    report = json.loads((made / "report.json").read_text())
+    assert report["differences"]["reward"]["n"] == 6
+    assert (
+        "prefers the chosen answer" in report["verdict"]["sentence"] or "accuracy went" in report["verdict"]["sentence"]
+    )
+
+
 def test_a_run_that_is_cut_goes_on_with_the_same_bits(tmp_path: Path, small_model: Path) -> None:
     recipe = ppo_recipe(tmp_path, small_model, [f"{tmp_path / 'own.py'}:letters"], checkpoint_every=1)
     whole = align(recipe, tmp_path / "whole", SILENT)

@@ -100,9 +100,10 @@ def write_report(folder: Path, report: Report) -> Path:
 
 
 def _verdict(report: Report, differences: Mapping[str, Figure]) -> Verdict:
-    """By the rewards of replies where they have some, since these were trained for; else by pairwise accuracy."""
+    """By the rewards of replies where these were trained for, else by pairwise accuracy."""
     before, after = report.before, report.after
-    if "reward" in differences and before.generation is not None and after.generation is not None:
+    trained_for = "rewards" in report.recipe.get("objective", {})
+    if trained_for and "reward" in differences and before.generation is not None and after.generation is not None:
         return verdict_on_rewards(before.generation.reward, after.generation.reward, differences)
     return verdict(before.preference.pairwise_accuracy, after.preference.pairwise_accuracy, differences)
 

@@ -60,7 +60,7 @@ def figure_rows(
         return rows
     if (moved := differences.get("reward")) is not None:
         cells = (*_cells(generations, "reward", False, 3), cell(moved, False, 3))
-        rows.insert(0, FigureRow("Reward", "mean over replies, as weighted in training", *cells))
+        rows.insert(0, FigureRow("Reward", "mean over replies, as the recipe weighs rewards", *cells))
     return rows + [
         FigureRow(name, meaning, *_cells(generations, key, shares), change(differences.get(key)))
         for key, name, meaning, shares in _REPLY_FIGURES

@@ -60,7 +60,12 @@ def align(recipe: Recipe, folder: Path, tell: Telling, allowed: tuple[str, ...] 
         texts = read_texts(recipe.data, recipe.objective.build().traits.examples)
         tokenizer = load_tokenizer(source)
         model_hash = ranks.from_first(weights_hash(source) if ranks.first else None)
-        hashes = {"model": model_hash, "data": texts.hash, **reference_identity(recipe, ranks), **_rewards_of(recipe)}
+        hashes = {
+            "model": model_hash,
+            "data": texts.hash,
+            **reference_identity(recipe, ranks),
+            **reward_identity(recipe.rewards),
+        }
         identity = identity_of(recipe, hashes, tokenizer)
         if ranks.from_first(_is_done(folder, identity)):
             tell.say(f"{folder} is done already; nothing to do.")
@@ -133,7 +138,7 @@ def identity_of(recipe: Recipe, hashes: dict[str, str], tokenizer: PreTrainedTok
         **settings_by_name("data", data),
         **settings_by_name("objective", objective),
         **settings_by_name("training", sections["training"]),
-        **settings_by_name("evaluation", sections["evaluation"]),
+        **settings_by_name("evaluation", {key: value for key, value in sections["evaluation"].items() if value != []}),
         "tokenizer": tokenizer_fingerprint(tokenizer),
         "template": template_fingerprint(tokenizer, recipe.form),
     }
@@ -187,11 +192,6 @@ def _open_folder(bench: Bench, changed: list[str]) -> None:
     write_json(folder / "identity.json", bench.identity)
     write_json(folder / "recipe.json", bench.recipe.resolved())
     write_refusals(folder / "refused.jsonl", bench.material.refusals)
-
-
-def _rewards_of(recipe: Recipe) -> dict[str, str]:
-    section = recipe.objective
-    return reward_identity(section.rewards) if isinstance(section, DrawingSection) else {}
 
 
 def _train(bench: Bench, before: Evaluated | None) -> Outcome:

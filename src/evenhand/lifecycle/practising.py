@@ -24,7 +24,7 @@ from evenhand.training.determinism import determinism
 from evenhand.training.identity import MACHINE, policy_identity, refuse_unknown
 from evenhand.training.loop import Outcome
 from evenhand.training.material import Material, Texts
-from evenhand.training.practice_sections import DrawingSection, PPOSection
+from evenhand.training.practice_sections import PPOSection
 from evenhand.training.ranks import Ranks
 from evenhand.training.recipe import Recipe
 from evenhand.training.train import Place, threads_kept, trackers
@@ -59,15 +59,14 @@ class Exercise:
 def exercise_of(
     recipe: Recipe, texts: Texts, material: Material, tokenizer: PreTrainedTokenizerBase, say: Say
 ) -> Exercise | None:
-    """The exercise that a recipe asks for, None for a method that learns from answers as they are.
+    """The exercise that a recipe asks for, None where no reply is rewarded.
 
     Raises DataError where no prompt is left, and what opening rewards raises.
     """
-    section = recipe.objective
-    if not isinstance(section, DrawingSection):
+    if not recipe.rewards:
         return None
-    rewards = open_rewards(section.rewards, tokenizer, say)
-    asked = [name for name in columns_asked(section.rewards) if name != REFERENCE]
+    rewards = open_rewards(recipe.rewards, tokenizer, say)
+    asked = [name for name in columns_asked(recipe.rewards) if name != REFERENCE]
     data = recipe.data
     used = {(pair.row, pair.id) for pair in material.train}
     train = [pair for pair in texts.train if (pair.row, pair.id) in used]

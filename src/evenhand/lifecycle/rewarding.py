@@ -14,7 +14,7 @@ from evenhand.lifecycle.contestant import load_contestant
 from evenhand.model.load import find_source
 from evenhand.online.reward_model import RewardModel
 from evenhand.online.rewards import Function, Reward, columns_of, is_function, load_function
-from evenhand.training.practice_sections import RewardPart
+from evenhand.training.reward_section import RewardPart
 
 Say = Callable[[str], None]
 

@@ -28,7 +28,7 @@ from evenhand.online.rewards import BrokenRewardError, worth
 from evenhand.online.rollout import Draw, Drawn, Task, answered, draw
 from evenhand.online.selection import Candidate, Choice, Keep, rows_of
 from evenhand.training.material import read_texts
-from evenhand.training.practice_sections import RewardPart
+from evenhand.training.reward_section import RewardPart
 from evenhand.training.sections import DataSection
 
 _PROMPTS_AT_ONCE = 8

@@ -1,28 +1,14 @@
-"""The `objective` sections of methods that learn from replies they draw, and the rewards that these are given."""
+"""The `objective` sections of methods that learn from replies they draw."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from evenhand.objectives.practised import Practised
+from evenhand.training.reward_section import RewardPart
 from evenhand.training.section import Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class RewardPart(Section):
-    """A reward and its weight; a plain text is the source of one that weighs 1."""
-
-    source: str = Field(
-        description="a reward run, a sequence classifier of one label, or a function: file.py:name or module:name"
-    )
-    weight: float = Field(1.0, description="what its value is multiplied by before all are added")
-    arguments: dict[str, Any] = Field({}, description="given to the function in each call")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_text(cls, value: Any) -> Any:
-        return {"source": value} if isinstance(value, str) else value
 
 
 class DrawingSection(Section):

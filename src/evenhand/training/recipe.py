@@ -12,6 +12,8 @@ from evenhand.model.adapter import Adapter
 from evenhand.model.modes import Form
 from evenhand.objectives.presets import PRESETS
 from evenhand.training.objective_sections import SECTIONS, ObjectiveSection, ReferenceSection, SimPOSection
+from evenhand.training.practice_sections import DrawingSection
+from evenhand.training.reward_section import RewardPart
 from evenhand.training.section import Section, nearest
 from evenhand.training.sections import (
     DataSection,
@@ -53,6 +55,12 @@ class Recipe(Section):
         """The recipe as JSON with every default filled in, and the objective in both of its units."""
         value: dict[str, Any] = self.model_dump(mode="json")
         return value | {"objective": self.objective.resolved()}
+
+    @property
+    def rewards(self) -> tuple[RewardPart, ...]:
+        """What replies are rewarded by: those that are learned from, else those that the report is to tell."""
+        section = self.objective
+        return section.rewards if isinstance(section, DrawingSection) else self.evaluation.rewards
 
     @property
     def form(self) -> Form:

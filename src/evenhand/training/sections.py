@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from evenhand.model.load import DtypeName
+from evenhand.training.reward_section import RewardPart
 from evenhand.training.section import Section
 
 Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
@@ -148,3 +149,6 @@ class EvaluationSection(Section):
         32, description="held-out prompts answered before and after; 0 for none"
     )
     max_new_tokens: PositiveInt = Field(256, description="a reply that has not ended by then counts as not ended")
+    rewards: tuple[RewardPart, ...] = Field(
+        (), description="what those replies are worth, for the report; a method that learns from rewards brings its own"
+    )
