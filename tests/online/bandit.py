@@ -31,12 +31,32 @@ def worth_of(drawn: Sequence[Drawn]) -> list[float]:
     return arm_reward([reply.text for reply in drawn])
 
 
-def bandit_model():
-    """The small model with flat logits, so that every arm is drawn."""
+def bandit_model(sharpness: float = 0.5):
+    """The small model with its output layer scaled: flat logits draw every arm, sharp ones can also tell them apart.
+
+    An adapter leaves the output layer as it is. With flat logits no hidden state at all gives a third of the best reward
+    (`best_by_states`), so that only training of all weights can learn the task.
+    """
     model = small_llama()
     with torch.no_grad():
-        model.lm_head.weight.mul_(0.5)
+        model.lm_head.weight.mul_(sharpness)
     return model
+
+
+def best_by_states(model, steps: int = 300) -> float:
+    """The most reward that a last hidden state can be found to give under the model's own output layer and norm."""
+    tokenizer, head = small_tokenizer(), model.lm_head.weight.detach()
+    worth = torch.tensor(arm_reward([tokenizer.decode([i], skip_special_tokens=True) for i in range(len(head))]))
+    state = (head.T @ (worth - worth.mean())).clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([state], lr=0.05)
+    found = torch.zeros(())
+    for _ in range(steps):
+        normed = state / state.pow(2).mean().sqrt() * model.model.norm.weight.detach()
+        found = ((head @ normed).softmax(0) * worth).sum()
+        optimizer.zero_grad()
+        (-found).backward()
+        optimizer.step()
+    return float(found.detach())
 
 
 def serving(tokenizer: PreTrainedTokenizerBase | None = None) -> Serving:

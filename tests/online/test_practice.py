@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bandit import TASKS, arm_reward, bandit_model, regularised_optimum, serving, worth_of
+from bandit import TASKS, arm_reward, bandit_model, best_by_states, regularised_optimum, serving, worth_of
 from small_training import assert_same_bits, trained
 
 from evenhand.errors import NonFiniteError
@@ -56,6 +56,18 @@ def test_nine_tenths_of_the_best_arm(tmp_path: Path) -> None:
     record = read_journal(tmp_path / "run" / "journal.jsonl")[5]
     assert {"reward", "kl", "entropy", "explained_variance", "clip_fraction", "policy_kl"} <= set(record)
     assert record["kl"] > 0
+
+
+def test_an_adapter_finds_the_best_arm_where_the_frozen_output_layer_can_tell_it(tmp_path: Path) -> None:
+    """It is no matter of initial scale, learning rate or distance: with flat logits the frozen layer cannot say it."""
+    assert best_by_states(bandit_model()) < 0.4
+    sharp = bandit_model(5.0)
+    assert best_by_states(sharp) > 0.99
+    training = settings(steps=26, learning_rate=1e-3, max_skipped=20)
+    one = Learner(make_policy(sharp, Adapter(16, 32), training))
+    assert mean_reward(one) < 0.3
+    practise(one, job(tmp_path / "run", training, kl=0.05, replies=32, tokens=1))
+    assert mean_reward(one) >= 0.9
 
 
 def test_the_distance_from_the_reference_is_paid_for(tmp_path: Path) -> None:
