@@ -14,10 +14,13 @@ from evenhand.evaluation.judge import GapJudge, Question
 from evenhand.lifecycle.align import align
 from evenhand.lifecycle.appraisal import Asked, appraise
 from evenhand.lifecycle.bundle import Wanted, export_run
+from evenhand.lifecycle.contestant import load_contestant
 from evenhand.lifecycle.examination import Wanted as Looked
 from evenhand.lifecycle.examination import examine
+from evenhand.lifecycle.gate import run_gate
 from evenhand.lifecycle.judging import open_judge
 from evenhand.lifecycle.manifest import problems
+from evenhand.lifecycle.policy import Policy
 from evenhand.lifecycle.rehearsal import rehearse
 from evenhand.lifecycle.summary import evaluation_words
 from evenhand.training.recipe import check_recipe
@@ -139,6 +142,12 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, small_model: Path, run: 
     data = {"train": str(run.parent / "train.jsonl")}
     with pytest.raises(RecipeError, match="is a reward model, and simpo trains one that answers"):
         align(check_recipe(recipe_value(tmp_path / "reward", data), "recipe.yaml"), tmp_path / "run", SILENT)
+
+
+def test_a_gate_asks_models_that_answer(run: Path) -> None:
+    found = load_contestant(str(run), "float32", SILENT.say)
+    with pytest.raises(ModelError, match="is a reward model and answers nothing"):
+        run_gate(found, found, Policy(), None, SILENT.narrate)
 
 
 def test_a_rehearsal_runs(tmp_path: Path, small_model: Path) -> None:

@@ -89,6 +89,12 @@ def load_contestant(name: str, dtype: DtypeName, say: Callable[[str], None]) -> 
     )
 
 
+def require_answers(found: Contestant) -> None:
+    """Raise ModelError for a reward model, where one that answers is asked for."""
+    if found.policy.gives_rewards:
+        raise ModelError(f"{found.name} is a reward model and answers nothing; it can be a --reward or a --judge.")
+
+
 def _stated(source: Source) -> dict[str, Any]:
     """What the folder states of its recipe and data, once it is what was shipped and stands on the base it names."""
     if (source.folder / NAME).exists():

@@ -20,7 +20,7 @@ from evenhand.evaluation.toxicity import DETECTOR as TOXICITY
 from evenhand.evaluation.toxicity import THRESHOLD, load_toxicity
 from evenhand.lifecycle.appraisal import given_pairs
 from evenhand.lifecycle.check import Check, length_check, not_run, ratio_word, rise_check, share_check
-from evenhand.lifecycle.contestant import Contestant
+from evenhand.lifecycle.contestant import Contestant, require_answers
 from evenhand.lifecycle.harness import harness_checks
 from evenhand.lifecycle.policy import Policy, ShareCheck
 from evenhand.model.encode import encode_pairs
@@ -88,7 +88,12 @@ class Observed:
 
 
 def run_gate(candidate: Contestant, incumbent: Contestant, policy: Policy, data: str | None, narrate: Narrator) -> Gate:
-    """Make every check that `policy` asks for; `data` names held-out pairs and goes before all others."""
+    """Make every check that `policy` asks for; `data` names held-out pairs and goes before all others.
+
+    Raises ModelError for a reward model.
+    """
+    for found in (candidate, incumbent):
+        require_answers(found)
     pairs, why = held_out_pairs(policy, candidate, data)
     both = (candidate, incumbent)
     one, other = (

@@ -14,14 +14,14 @@ from evenhand.data.items import prompt_text
 from evenhand.data.schema import PreferencePair
 from evenhand.data.similarity import near_groups
 from evenhand.data.snapshot import read_snapshot
-from evenhand.errors import DataError, ModelError, NonFiniteError, UserError
+from evenhand.errors import DataError, NonFiniteError, UserError
 from evenhand.evaluation.evaluate import Narrator
 from evenhand.evaluation.generate import Sampling
 from evenhand.evaluation.interval import Sample, family_codes, student_mean
 from evenhand.evaluation.judge import Judge, Question
 from evenhand.files import canonical_json, held, sha256, write_whole
 from evenhand.lifecycle.appraisal import given_pairs
-from evenhand.lifecycle.contestant import Contestant, load_contestant
+from evenhand.lifecycle.contestant import Contestant, load_contestant, require_answers
 from evenhand.lifecycle.practising import fitting, tasks_of_pairs
 from evenhand.lifecycle.rewarding import Say, columns_asked, open_rewards, reward_identity
 from evenhand.online.rewards import BrokenRewardError, worth
@@ -73,8 +73,7 @@ def sample(order: Order, say: Say, narrate: Narrator) -> dict[str, Any]:
     Raises DataError where no prompt is left or the rewards stay broken, and what loading raises.
     """
     model = load_contestant(order.model, "auto", say)
-    if model.policy.gives_rewards:
-        raise ModelError(f"{order.model} is a reward model and answers nothing; give it as --reward.")
+    require_answers(model)
     tasks, left_out = clean_tasks(order, model, say)
     kept = fitting(tasks, model.policy, model.serving, order.max_new_tokens)[: order.limit]
     known = _identity(order, model, kept)
