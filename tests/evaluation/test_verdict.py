@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evenhand.evaluation.verdict import points, verdict, word_for
+from evenhand.evaluation.verdict import points, verdict, verdict_on_rewards, word_for
 from evenhand.figure import Figure
 
 BEFORE, AFTER = Figure(0.54, 200, 0.47, 0.61), Figure(0.665, 200, 0.6, 0.73)
@@ -59,3 +59,17 @@ def test_a_gain_with_a_price_is_told_with_its_price(name, figure, words):
 
 def test_points_have_a_true_minus_and_no_signed_zero():
     assert [points(v) for v in (0.1, -0.1, 0.0, -0.0001)] == ["+10.0", "−10.0", "0.0", "0.0"]
+
+
+def test_a_verdict_on_rewards_says_what_else_changed() -> None:
+    before, after = Figure(-1.44, 64, -1.9, -0.95), Figure(-0.01, 64, -0.3, 0.3)
+    moved = {"reward": Figure(1.43, 64, 1.0, 1.85), "repetition": Figure(0.21, 64, 0.12, 0.31)}
+    said = verdict_on_rewards(before, after, moved)
+    assert said.word == "better"
+    assert "from −1.440 to −0.010 (+1.430, 95 % interval +1.000 to +1.850)." in said.sentence
+    assert any("repeat themselves more" in caution for caution in said.cautions)
+    worse = moved | {"pairwise_accuracy": Figure(-0.2, 90, -0.3, -0.1), "reward": Figure(0.1, 64, -0.1, 0.3)}
+    said = verdict_on_rewards(before, after, worse)
+    assert said.word == "undecided"
+    assert "the interval includes zero" in said.sentence
+    assert any("prefers chosen answers less often" in caution for caution in said.cautions)

@@ -52,11 +52,15 @@ def verdict_on_rewards(before: Figure, after: Figure, differences: Mapping[str, 
     """The verdict on the mean reward of replies, which decides where a model was trained for rewards."""
     moved = differences["reward"]
     word = word_for(moved)
-    if before.value is None or after.value is None or moved.low is None or moved.high is None:
+    if before.value is None or after.value is None or moved.value is None or moved.low is None or moved.high is None:
         return Verdict("undecided", "The reward of replies was not measured with an interval.", ())
-    told = f"({moved.value:+.3f}, 95 % interval {moved.low:+.3f} to {moved.high:+.3f})".replace("-", "−")
+    change, low, high = (f"{value:+.3f}".replace("-", "−") for value in (moved.value, moved.low, moved.high))
+    then, now = (f"{value:.3f}".replace("-", "−") for value in (before.value, after.value))
     tail = "; the interval includes zero." if word == "undecided" else "."
-    said = f"On {moved.n:,} held-out prompts the mean reward of replies went from {before.value:.3f} to {after.value:.3f} {told}{tail}"
+    said = (
+        f"On {moved.n:,} held-out prompts the mean reward of replies went from {then} to {now} ({change}, 95 % interval {low} to "
+        f"{high}){tail}"
+    )
     accuracy = differences.get("pairwise_accuracy")
     fell = (
         [f"The model prefers chosen answers less often{_of(accuracy)}."]
