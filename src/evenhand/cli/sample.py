@@ -1,7 +1,7 @@
 """`evenhand sample`: answers of the current model, scored, as judgments to learn from."""
 
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -70,10 +70,16 @@ def sample(
         seed=seed,
     )
     found = run(order, output.say, output.narrate)
-    words = (
-        f"{out}: {found['rows']} rows of {found['prompts']} prompts ({found['answers']} answers, {found['ended']:.0%} ended; left out: "
-        f"{', '.join(f'{name} {count}' for name, count in found['left_out'].items())})\n"
-        f"score of an answer: {figure(found['mean_score']).words()}\nscore of the best of {n}: {figure(found['best_of_n']).words()}\n"
-        f"gain: {figure(found['gain']).words()}\nnext: evenhand curate {out} --out data/on-policy"
+    output.result(found, _words(found, n))
+
+
+def _words(found: dict[str, Any], n: int) -> str:
+    """What was drawn, what choosing gained, and the next command."""
+    left_out = ", ".join(f"{name} {count}" for name, count in found["left_out"].items())
+    told = (
+        f"{found['out']}: {found['rows']} rows of {found['prompts']} prompts ({found['answers']} answers, {found['ended']:.0%} ended; "
+        f"left out: {left_out})"
     )
-    output.result(found, words)
+    figures = (("score of an answer", "mean_score"), (f"score of the best of {n}", "best_of_n"), ("gain", "gain"))
+    lines = [f"{name}: {figure(found[key]).words()}" for name, key in figures]
+    return "\n".join([told, *lines, f"next: evenhand curate {found['out']} --out data/on-policy"])
