@@ -54,6 +54,7 @@ reliability: $(VENV)/.dev
 	$(DRILL) reliability/little_memory.py --levels 10
 	$(DRILL) reliability/security.py
 	$(DRILL) reliability/soak.py --checkpoints 1000
+	$(DRILL) reliability/sweep_kill.py --kills 20
 	$(DRILL) reliability/registry_kill.py --kills 100 --races 20 --seed 5
 	$(DRILL) reliability/gate_drill.py --pairs 16 --steps 3
 	$(DRILL) reliability/save_cost.py --rounds 3

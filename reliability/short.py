@@ -24,6 +24,7 @@ DRILLS = {
     "equivalence": ["--cuts", "6"],
     "soak": ["--checkpoints", "40"],
     "security": ["--quick"],
+    "sweep_kill": ["--kills", "3"],
 }
 # A plain save must fail where ours may not.
 CONTRAST = {"corrupt plain": ["--cases", "48", "--plain"], "kill_sweep plain": ["--kills", "200", "--plain", "--first"]}

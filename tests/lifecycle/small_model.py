@@ -133,6 +133,15 @@ def rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
     return made
 
 
+def learnable(count: int) -> list[dict[str, Any]]:
+    """`count` rows whose answers tell by their words which one is chosen, and not by their length."""
+    right, wrong = ["parcel", "invoice", "driver", "window"] * 2, ["violin", "walnut", "yogurt", "zipper"] * 2
+    return [
+        row | {"chosen": " ".join(right[: 7 if i % 2 else 4]), "rejected": " ".join(wrong[: 4 if i % 2 else 7])}
+        for i, row in enumerate(rows(count))
+    ]
+
+
 def write_rows(path: Path, values: list[dict[str, Any]]) -> Path:
     """The rows as JSONL."""
     path.parent.mkdir(parents=True, exist_ok=True)

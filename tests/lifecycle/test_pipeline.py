@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from small_model import recipe_value, rows, write_recipe, write_rows
+from small_model import learnable, recipe_value, write_recipe, write_rows
 
 from evenhand.errors import DataError, RecipeError
 from evenhand.lifecycle.compared import compare_entrants
@@ -24,9 +24,10 @@ def quiet(*_: Any) -> None:
 @pytest.fixture(scope="module")
 def done(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pipeline, dict[str, Any], list[str]]:
     folder = tmp_path_factory.mktemp("pipeline")
-    data = write_rows(folder / "pairs.jsonl", rows(40))
+    data = write_rows(folder / "pairs.jsonl", learnable(40))
     value = recipe_value(small_model, {"source": str(data), "validation": 0.3}, steps=2)
     value["stages"] = {"sft": {"learning_rate": 1e-3, "steps": 1}, "dpo": {"beta": 0.1}}
+    value["stages"]["sweep"] = {"learning_rates": [1e-2], "betas": [2.0], "margins": [0.5], "length_drift": None}
     plan = read_plan(write_recipe(folder / "plan.yaml", value))
     source = str(Path(__file__).parents[2] / "src")
     before = os.environ.get("PYTHONPATH")
@@ -49,6 +50,16 @@ def test_every_stage_is_done_and_compared_on_the_same_pairs(done):
     start = json.loads((pipeline.run_folder("simpo") / "recipe.json").read_text())["model"]["source"]
     assert start == str(pipeline.folder / "start")  # both were aligned from the fine-tuned model
     assert json.loads((pipeline.folder / "evaluation" / "simpo.json").read_text())["drift"]
+
+
+def test_simpo_is_trained_with_what_the_sweep_found(done):
+    pipeline, found, _ = done
+    recipe = json.loads((pipeline.run_folder("simpo") / "recipe.json").read_text())
+    best = json.loads((pipeline.folder / "sweep" / "sweep.json").read_text())["best"]
+    assert (recipe["training"]["learning_rate"], recipe["objective"]["beta"]) == (1e-2, 2.0)
+    assert best["params"]["training.learning_rate"] == 1e-2
+    assert json.loads((pipeline.run_folder("dpo") / "recipe.json").read_text())["training"]["learning_rate"] == 1e-3
+    assert found["stages"]["sweep"]["facts"]["trials"] == 1
 
 
 def test_a_second_run_does_nothing_again_and_a_changed_recipe_only_what_follows(done):
@@ -113,7 +124,7 @@ def test_a_stage_is_done_again_when_what_decides_it_changes_or_its_file_is_gone(
         ({"data": {"train": "x.jsonl"}}, "curates and splits by itself"),
         ({"objective": {"name": "sft"}}, "trains SimPO and compares it with DPO"),
         ({"stages": {"dpo": {}}}, "stages.dpo.beta"),
-        ({"stages": {"swep": {}}}, "known stages are sft and dpo"),
+        ({"stages": {"swep": {}}}, "known stages are sft, sweep and dpo"),
     ],
 )
 def test_a_plan_that_cannot_be_run_says_why(tmp_path, small_model, change, message):

@@ -20,6 +20,7 @@ from evenhand.cli.registry import registry_app
 from evenhand.cli.run import run as run_stages
 from evenhand.cli.sample import sample
 from evenhand.cli.score import score
+from evenhand.cli.sweep import sweep
 from evenhand.cli.train import train
 from evenhand.cli.verify import verify
 from evenhand.cli.vote import vote
@@ -41,6 +42,7 @@ for command in (
     curate,
     convert,
     train,
+    sweep,
     score,
     evaluate,
     compare,

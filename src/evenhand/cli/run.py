@@ -17,9 +17,9 @@ def run(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Audit, curate, fine-tune if asked, train SimPO, train DPO on the same pairs, evaluate, compare, report.
+    """Audit, curate, fine-tune and sweep if asked, train SimPO, train DPO on the same pairs, evaluate, compare, report.
 
-    The recipe's `stages` section says what happens beside SimPO, such as `stages: {sft: {learning_rate: 1.0e-4}, dpo:
+    The recipe's `stages` section says what happens beside SimPO, such as `stages: {sft: {learning_rate: 1.0e-4}, sweep: {}, dpo:
     {beta: 0.1, references: [adapter_off, cached]}}`. A stage whose inputs are unchanged is skipped.
 
     Example: evenhand run recipe.yaml --out harbor

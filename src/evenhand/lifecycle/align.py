@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -72,7 +73,7 @@ def align(recipe: Recipe, folder: Path, tell: Telling, allowed: tuple[str, ...] 
             return folder
         changed = _check_folder(folder, identity, allowed)
         ranks.wait()
-        policy = _policy(recipe, source)  # before anything is written: a model that cannot be opened leaves no folder
+        policy = policy_of(recipe, source)  # before anything is written: a model that cannot be opened leaves no folder
         material = encode_texts(texts, tokenizer, recipe.form, folder / "tokens", partial(tell.narrate, "encoding"))
         exercise = exercise_of(recipe, texts, material, tokenizer, tell.say)
         del texts  # they are tokens now, and a large file's texts would stay in memory until the end
@@ -81,7 +82,7 @@ def align(recipe: Recipe, folder: Path, tell: Telling, allowed: tuple[str, ...] 
         require_room(folder, sum(weight.numel() for weight in policy.parameters() if weight.requires_grad))
         bench = Bench(recipe, tokenizer, material, policy, folder, identity, tell, allowed, ranks, exercise)
         if ranks.first:
-            _open_folder(bench, changed)
+            open_folder(bench, changed)
         with held(folder) if ranks.first else nullcontext():
             _run(bench)
             ranks.wait()
@@ -106,7 +107,7 @@ def _run(bench: Bench) -> None:
     rewarded_alone = asks and not material.has_pairs and bool(material.held_out)
     if rewarded_alone:
         replies_at(bench, "before", tell.narrate)
-    outcome = _train(bench, before)
+    outcome = fit(bench, before)
     if not bench.ranks.first:
         return
     probes = material.validation or material.train
@@ -149,7 +150,8 @@ def _is_done(folder: Path, identity: dict[str, str]) -> bool:
     return done.exists() and json.loads(done.read_text(encoding="utf-8"))["identity"] == identity
 
 
-def _policy(recipe: Recipe, source: Source) -> Policy:
+def policy_of(recipe: Recipe, source: Source) -> Policy:
+    """The policy as it is before the first step; raises RecipeError for a model that the recipe cannot start from."""
     device = choose_device()
     dtype = choose_dtype(recipe.model.dtype, device)
     if source.base is not None:
@@ -180,7 +182,8 @@ def _check_folder(folder: Path, identity: dict[str, str], allowed: tuple[str, ..
     return []
 
 
-def _open_folder(bench: Bench, changed: list[str]) -> None:
+def open_folder(bench: Bench, changed: list[str]) -> None:
+    """Make the run folder, or clean it of what a kill left; `changed` are allowed names that differ from before."""
     folder = bench.folder
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob(".*.staging-*"):  # what a kill left of a file half written
@@ -194,7 +197,8 @@ def _open_folder(bench: Bench, changed: list[str]) -> None:
     write_refusals(folder / "refused.jsonl", bench.material.refusals)
 
 
-def _train(bench: Bench, before: Evaluated | None) -> Outcome:
+def fit(bench: Bench, before: Evaluated | None, stop: Callable[[], bool] | None = None) -> Outcome:
+    """Train; `before` is what the untrained model showed, `stop` is asked after each step."""
     recipe, section = bench.recipe, bench.recipe.objective
     place = Place(bench.folder, recipe.name, recipe.resolved(), bench.identity, bench.allowed)
     if isinstance(section, DrawingSection):
@@ -223,9 +227,9 @@ def _train(bench: Bench, before: Evaluated | None) -> Outcome:
         narrate=bench.tell.narrate,
         ranks=bench.ranks,
     )
-    hooks = Hooks(validator if bench.material.validation else None, bench.tell.step)
+    hooks = Hooks(validator if bench.material.validation else None, bench.tell.step, stop=stop)
     outcome = train_policy(bench.policy, (examples, objective, recipe.training), place, hooks, reference)
-    if outcome.stopped_early:
+    if outcome.stopped_early and not (stop and stop()):
         bench.tell.say(f"validation loss stopped falling: ended after step {outcome.steps}")
     if outcome.model_step != outcome.steps:
         bench.tell.say(f"the lowest validation loss was at step {outcome.model_step}, whose weights are kept")

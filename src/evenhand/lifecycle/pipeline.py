@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import yaml
 
 from evenhand.data.appraise import Asked as AuditAsked
 from evenhand.data.appraise import appraise as audit
@@ -62,7 +63,7 @@ def run_pipeline(pipeline: Pipeline) -> dict[str, Any]:
     stages.perform(_curate(pipeline))
     _check_data(pipeline, stages)
     start = _start(pipeline, stages)
-    stages.perform(_training(pipeline, ("simpo", start), {}))
+    stages.perform(_training(pipeline, ("simpo", start), _swept(pipeline, stages, start)))
     names = ["simpo", *_dpo(pipeline, stages, start)]
     for name in names[:2]:
         stages.require(_fixed(pipeline, str(pipeline.run_folder(name))), name)
@@ -147,6 +148,32 @@ def _start(pipeline: Pipeline, stages: Stages) -> str:
     return str(merged)
 
 
+def _swept(pipeline: Pipeline, stages: Stages, start: str) -> dict[str, Any]:
+    """The best trial's objective and training settings; nothing to change without a sweep."""
+    section = pipeline.plan.stages.sweep
+    if section is None:
+        return {}
+    out, recipe_file = pipeline.folder / "sweep", pipeline.folder / "sweep.yaml"
+    recipe = stage_recipe(pipeline.plan, "sweep", start, {"data": {"source": str(pipeline.data)}})
+    recipe["sweep"] = section.model_dump(mode="json")
+
+    def work() -> dict[str, Any]:
+        write_whole(recipe_file, json.dumps(recipe, indent=2) + "\n")
+        _run([sys.executable, "-m", "evenhand", "sweep", str(recipe_file), "--out", str(out), "--json"], "sweep")
+        found = json.loads((out / "sweep.json").read_text(encoding="utf-8"))
+        if found["best"] is None:
+            raise EvenhandError(f"no trial of the sweep may win; {out / 'sweep.html'} says why.")
+        return {"best": found["best"]["params"], "trials": len(found["trials"]), "equals": found["equals"]}
+
+    stages.perform(Stage("sweep", _inputs(pipeline, recipe, start), (out / "best.yaml",), work))
+    best = yaml.safe_load((out / "best.yaml").read_text(encoding="utf-8"))
+    return {
+        "objective": best["objective"],
+        "training": best["training"],
+        "model": {"adapter": best["model"].get("adapter")},
+    }
+
+
 def _dpo(pipeline: Pipeline, stages: Stages, start: str) -> list[str]:
     """DPO once for each way to have its reference; the first one is compared."""
     dpo = pipeline.plan.stages.dpo
@@ -174,9 +201,13 @@ def _training(pipeline: Pipeline, named: tuple[str, str], changes: dict[str, Any
         cost = cost_of(folder)
         return {"run": str(folder), "cost": cost.json() if cost else None}
 
+    return Stage(name, _inputs(pipeline, recipe, start), (folder / "done.json", folder / "model"), work)
+
+
+def _inputs(pipeline: Pipeline, recipe: dict[str, Any], start: str) -> dict[str, Any]:
+    """All that decides what training gives."""
     dataset = json.loads((pipeline.data / "dataset.json").read_text(encoding="utf-8"))
-    inputs = {"recipe": recipe, "data": dataset["hash"], "start": weights_hash(find_source(start))}
-    return Stage(name, inputs, (folder / "done.json", folder / "model"), work)
+    return {"recipe": recipe, "data": dataset["hash"], "start": weights_hash(find_source(start))}
 
 
 def _run(command: Sequence[str], name: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 
 from evenhand.errors import RecipeError
+from evenhand.lifecycle.sweep.space import SweepSection
 from evenhand.training.recipe import Recipe, check_recipe, recipe_value
 from evenhand.training.section import Section
 
@@ -38,6 +39,9 @@ class StagesSection(Section):
     """The stages beside audit, curate, SimPO, evaluate and compare; one that is left out does not happen."""
 
     sft: SFTStage | None = None
+    sweep: SweepSection | None = Field(
+        None, description="what `evenhand sweep` tries, before SimPO is trained; {}: its own stages"
+    )
     dpo: DPOStage | None = None
     seed: int = Field(0, ge=0, description="seed of the split by prompt family")
 
@@ -76,7 +80,7 @@ def _stages(value: Any, path: Path) -> StagesSection:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(["stages", *(str(part) for part in first["loc"])])
-        raise RecipeError(f"{path}: `{key}`: {first['msg'].lower()}; known stages are sft and dpo.") from error
+        raise RecipeError(f"{path}: `{key}`: {first['msg'].lower()}; known stages are sft, sweep and dpo.") from error
 
 
 def stage_recipe(plan: Plan, name: str, model: str, changes: dict[str, Any]) -> dict[str, Any]:

@@ -87,14 +87,11 @@ def read_recipe(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
 
     Raises RecipeError that names the key, what is wrong with it and the nearest right one.
     """
-    value = recipe_value(path)
-    for change in changes:
-        _apply(value, change)
-    return check_recipe(value, str(path))
+    return check_recipe(recipe_value(path, changes), str(path))
 
 
-def recipe_value(path: Path) -> dict[str, Any]:
-    """What a YAML file holds, before it is checked; raises RecipeError where it is no mapping."""
+def recipe_value(path: Path, changes: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What a YAML file holds, with `changes` applied, before it is checked; raises RecipeError where it is no mapping."""
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -103,6 +100,8 @@ def recipe_value(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(value, dict):
         raise RecipeError(f"{path} does not hold a recipe; write one with `evenhand init`.")
+    for change in changes:
+        _apply(value, change)
     return value
 
 

@@ -1,0 +1,192 @@
+"""The study that workers share: which trials there are, who has which, and what became of those whose worker is gone."""
+
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+
+from evenhand.errors import RecipeError, UserError
+from evenhand.lifecycle.sweep.space import Params
+
+# A worker on another machine that has not been heard of for so long is gone.
+LOST_SECONDS = 600.0
+# One that was killed before it could say who it is.
+NAMELESS_SECONDS = 30.0
+SEEN_EVERY_SECONDS = 60.0
+_LOCK_SECONDS = 60
+_ATTEMPTS = 4
+_MADE_ALREADY = ("already exists", "UniqueViolation", "UNIQUE constraint")
+_DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A study and who we are in it."""
+
+    study: optuna.Study
+    worker: str
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """All trials but those that were given up: lost ones are taken up again under another number."""
+        return [one for one in self.study.get_trials(deepcopy=False) if one.state != TrialState.FAIL]
+
+    def claim(self, distributions: Mapping[str, Any], new: bool) -> Trial | None:
+        """A trial of our own: one that waits, else a proposed one if `new`; None where there is neither, or where
+        another worker has the same."""
+        if not new and not any(one.state == TrialState.WAITING for one in self.trials):
+            return None
+        with studied():
+            trial = self.study.ask(dict(distributions))
+            trial.set_user_attr("worker", self.worker)
+            if self._has_elder(trial):
+                self.study.tell(trial.number, state=TrialState.FAIL)
+                return None
+        return trial
+
+    def wait_for(self, params: Params, about: Mapping[str, Any]) -> None:
+        """See that a trial with these values is there: waiting, running or done."""
+        if not any(params_of(one) == dict(params) for one in self.trials):
+            self.study.enqueue_trial(dict(params), user_attrs=dict(about))
+
+    def take_back_lost(self) -> list[int]:
+        """Let every trial whose worker is gone wait again; their numbers. Its run folder goes on where it is."""
+        found = []
+        for one in self.trials:
+            if one.state != TrialState.RUNNING or not is_lost(one):
+                continue
+            waits = [params_of(own) for own in self.trials if own.state == TrialState.WAITING]
+            if params_of(one) not in waits:  # before the other is given up, so that a kill here loses nothing
+                kept = {key: own for key, own in one.user_attrs.items() if key not in ("worker", "seen")}
+                self.study.enqueue_trial(params_of(one), user_attrs=kept | {"first": number_of(one)})
+            with suppress(ValueError, optuna.exceptions.UpdateFinishedTrialError):  # another worker was quicker
+                self.study.tell(one.number, state=TrialState.FAIL)
+                found.append(one.number)
+        return found
+
+    def _has_elder(self, trial: Trial) -> bool:
+        """Whether the same values are done, or run under a lower number by a worker that lives."""
+        own = dict(trial.params)
+        return any(
+            other.number != trial.number
+            and params_of(other) == own
+            and (
+                other.state in _DONE
+                or (other.state == TrialState.RUNNING and other.number < trial.number and not is_lost(other))
+            )
+            for other in self.trials
+        )
+
+
+def open_study(url: str, name: str, about: Mapping[str, str], prune: bool) -> Shared:
+    """The study `name` in the database at `url`, made where it is not there.
+
+    `about` says what its trials follow from. Raises UserError for a database that cannot be reached or stays locked,
+    RecipeError for a study of something else.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    lite = url.startswith("sqlite")
+    driver = url.replace("postgresql://", "postgresql+psycopg://", 1).replace("postgres://", "postgresql+psycopg://", 1)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=4) if prune else optuna.pruners.NopPruner()
+    connection: dict[str, Any] = {"connect_args": {"timeout": _LOCK_SECONDS}} if lite else {"pool_pre_ping": True}
+    with studied():
+        study = _created(driver, connection, name, pruner)
+        before = study.user_attrs.get("about")
+        if before is None:
+            study.set_user_attr("about", dict(about))
+    if before is not None and before != dict(about):
+        differing = sorted(key for key in before.keys() | about.keys() if before.get(key) != about.get(key))
+        raise RecipeError(
+            f"the study {name} in {_shown(url)} is of another {', '.join(differing)}; name another --out or --study, or "
+            "remove it."
+        )
+    return Shared(study, f"{platform.node()}:{os.getpid()}:{psutil.Process().create_time():.2f}")
+
+
+def _created(url: str, connection: dict[str, Any], name: str, pruner: optuna.pruners.BasePruner) -> optuna.Study:
+    """The study in its database; workers that start together make its tables together, and one of them fails at it."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            storage = optuna.storages.RDBStorage(url, engine_kwargs=connection)
+            return optuna.create_study(
+                storage=storage, study_name=name, direction="maximize", pruner=pruner, load_if_exists=True
+            )
+        except (IntegrityError, ProgrammingError, OperationalError) as error:
+            if attempt == _ATTEMPTS - 1 or not any(word in str(error) for word in _MADE_ALREADY):
+                raise
+            time.sleep(0.5 * (attempt + 1))
+    raise AssertionError("the last attempt returns or raises")
+
+
+@contextmanager
+def studied() -> Any:
+    """Turns what a database says into a sentence."""
+    try:
+        yield
+    except OperationalError as error:
+        said = " ".join(str(error.orig).split())
+        cure = (
+            "another process keeps it locked: end that one, or name a server's database with --study"
+            if "locked" in said
+            else "see that it can be reached and written"
+        )
+        raise UserError(f"the study's database does not answer ({said}); {cure}.") from error
+    except (SQLAlchemyError, ImportError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the study's database cannot be used ({said}); PostgreSQL needs: pip install 'evenhand[postgres]'."
+        ) from error
+    except optuna.exceptions.StorageInternalError as error:
+        raise UserError(
+            f"the study's database failed ({' '.join(str(error).split())[:200]}); start again to go on."
+        ) from error
+
+
+def is_lost(trial: FrozenTrial) -> bool:
+    """Whether the worker of a running trial is gone."""
+    began = trial.datetime_start or datetime.now()
+    named = trial.user_attrs.get("worker")
+    if named is None:
+        return (datetime.now() - began).total_seconds() > NAMELESS_SECONDS
+    host, pid, started = str(named).rsplit(":", 2)
+    if host == platform.node():
+        with suppress(psutil.Error):
+            return f"{psutil.Process(int(pid)).create_time():.2f}" != started
+        return True
+    return time.time() - float(trial.user_attrs.get("seen", began.timestamp())) > LOST_SECONDS
+
+
+def number_of(trial: FrozenTrial) -> int:
+    """The number under which a trial was first taken up, whatever became of its worker."""
+    return int(trial.user_attrs.get("first", trial.number))
+
+
+def params_of(trial: FrozenTrial) -> dict[str, Any]:
+    """The values of a trial, also of one that waits."""
+    return dict(trial.params) or dict(trial.system_attrs.get("fixed_params", {}))
+
+
+def done(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Those that came to an end, pruned ones included."""
+    return [one for one in trials if one.state in _DONE]
+
+
+def study_url(folder: Path) -> str:
+    """The study that a sweep keeps in its own folder."""
+    return f"sqlite:///{(folder / 'study.db').resolve()}"
+
+
+def _shown(url: str) -> str:
+    """The address without a password."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
