@@ -15,6 +15,7 @@ from architectures import tiny
 from safetensors.torch import save_file
 from small_training import OBJECTIVE, settings, some_pairs
 
+from evenhand.cli.leaving import Leaving
 from evenhand.errors import EvenhandError
 from evenhand.model.adapter import Adapter
 from evenhand.training.loop import Hooks
@@ -39,8 +40,9 @@ def main(folder: Path, parallel: str, adapter: str, changes: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])
-    except EvenhandError as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(error.exit_code) from None
+    with Leaving():
+        try:
+            main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:])
+        except EvenhandError as error:
+            sys.stderr.write(f"error: {error}\n")
+            raise SystemExit(error.exit_code) from None

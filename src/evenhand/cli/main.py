@@ -15,6 +15,7 @@ from evenhand.cli.evaluate import evaluate
 from evenhand.cli.export import export
 from evenhand.cli.gate import gate
 from evenhand.cli.init import init
+from evenhand.cli.leaving import Leaving
 from evenhand.cli.monitor import monitor_app
 from evenhand.cli.registry import registry_app
 from evenhand.cli.run import run as run_stages
@@ -67,6 +68,11 @@ def run() -> None:
         os.environ.setdefault(name, "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.simplefilter("ignore", FutureWarning)
+    with Leaving():
+        _run()
+
+
+def _run() -> None:
     try:
         app()
     except EvenhandError as error:
