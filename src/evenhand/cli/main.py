@@ -6,6 +6,7 @@ import warnings
 
 import typer
 
+from evenhand.cli.advise import advise
 from evenhand.cli.audit import audit
 from evenhand.cli.compare import compare
 from evenhand.cli.convert import convert
@@ -40,6 +41,7 @@ for command in (
     demo,
     init,
     audit,
+    advise,
     curate,
     convert,
     train,
