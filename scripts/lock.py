@@ -12,7 +12,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-TESTED_EXTRAS = ("tensorboard", "mlflow", "wandb", "trackio", "sign", "serve", "postgres", "traces")
+TESTED_EXTRAS = ("tensorboard", "mlflow", "wandb", "trackio", "sign", "serve", "postgres", "traces", "rl")
 
 
 def closure(wanted: list[str]) -> dict[str, str]:

@@ -81,7 +81,7 @@ class Output:
         done = record["step"]
         self._stage = ""
         line = (
-            f"step {done}/{steps}: reward {record['reward']:.3f}, {record['kl']:.2f} nats from the start, "
+            f"step {done}/{steps}: reward {record['reward']:.3f}, {_distance(record)}"
             f"clipped {record['clip_fraction']:.2f}, {record['pairs_per_second']:.2f} replies/s, "
             f"{clock((steps - done) * record['seconds'] / done)} left"
         )
@@ -100,6 +100,13 @@ class Output:
     def _clear(self) -> None:
         if self.console.is_terminal:
             self.console.file.write("\r\x1b[2K")
+
+
+def _distance(record: dict[str, Any]) -> str:
+    """How far the replies' model is from the start, where it was measured: in all of a reply, or per token."""
+    if record.get("kl") is not None:
+        return f"{record['kl']:.2f} nats from the start, "
+    return "" if record.get("token_kl") is None else f"{record['token_kl']:.3f} nats per token from the start, "
 
 
 def clock(seconds: float) -> str:

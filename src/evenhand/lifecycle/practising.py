@@ -1,8 +1,9 @@
-"""PPO as a run: prompts of the recipe's data become tasks, its rewards are opened, and the policy practises."""
+"""A method that draws replies as a run: prompts become tasks, rewards are opened, and the policy practises."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from evenhand.data.schema import PreferencePair
 from evenhand.data.sources import source_rows
-from evenhand.errors import DataError, RecipeError
+from evenhand.errors import DataError, RecipeError, UserError
 from evenhand.evaluation.generate import Generation, Sampling, Serving
 from evenhand.lifecycle.rewarding import Say, columns_asked, open_rewards
 from evenhand.model.forward import Policy, causal
@@ -18,20 +19,23 @@ from evenhand.model.modes import prompt_encoder
 from evenhand.online.learner import Learner
 from evenhand.online.ppo import Clips
 from evenhand.online.practice import PPO, Practice, practise
-from evenhand.online.rewards import Answered, Reward, worth
-from evenhand.online.rollout import Draw, Task
+from evenhand.online.rewards import Reward, worth
+from evenhand.online.rollout import Draw, Task, answers_to
 from evenhand.training.determinism import determinism
 from evenhand.training.identity import MACHINE, policy_identity, refuse_unknown
 from evenhand.training.loop import Outcome
 from evenhand.training.material import Material, Texts
-from evenhand.training.practice_sections import PPOSection
+from evenhand.training.practice_sections import DrawingSection, GroupSection, PPOSection
 from evenhand.training.ranks import Ranks
 from evenhand.training.recipe import Recipe
 from evenhand.training.train import Place, threads_kept, trackers
 
 # The right answer to a prompt where the data has one: what rewards may compare a reply with.
 REFERENCE = "reference"
-_SHOWN = ("reward", "kl", "entropy", "explained_variance", "clip_fraction", "value_loss", "policy_loss", "policy_kl")
+_SHOWN = (
+    *("reward", "kl", "entropy", "explained_variance", "clip_fraction", "value_loss", "policy_loss", "policy_kl"),
+    *("loss", "token_kl", "equal_groups", "ended", "reply_tokens"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +50,7 @@ class Exercise:
         """The replies with what the rewards say of them; raises BrokenRewardError."""
         columns = {task.prompt: task.columns for task in self.held_out}
         asked = [Task(reply.prompt, columns.get(reply.prompt, {})) for reply in generation.replies]
-        names = sorted({name for task in asked for name in task.columns})
-        answered = Answered(
-            [task.prompt for task in asked],
-            [reply.text for reply in generation.replies],
-            {name: [task.columns.get(name) for task in asked] for name in names},
-        )
+        answered = answers_to(asked, [reply.text for reply in generation.replies])
         told = zip(generation.replies, worth(self.rewards, answered))
         return replace(generation, replies=tuple(replace(reply, reward=reward) for reply, reward in told))
 
@@ -65,6 +64,8 @@ def exercise_of(
     """
     if not recipe.rewards:
         return None
+    if isinstance(recipe.objective, GroupSection):
+        group_practice()
     rewards = open_rewards(recipe.rewards, tokenizer, say)
     asked = [name for name in columns_asked(recipe.rewards) if name != REFERENCE]
     data = recipe.data
@@ -109,18 +110,21 @@ def practise_recipe(
     place: Place,
     tell: Callable[[dict[str, Any], int], None],
 ) -> Outcome:
-    """Train the policy in `place` by the recipe's PPO; it resumes from the newest checkpoint by itself.
+    """Train the policy in `place` by the recipe's method; it resumes from the newest checkpoint by itself.
 
     Raises RecipeError for several ranks, for another run, and what practising raises.
     """
     section, (exercise, tokenizer, ranks) = recipe.objective, given
-    assert isinstance(section, PPOSection)
+    assert isinstance(section, DrawingSection)
     if ranks.size > 1:
-        raise RecipeError(f"ppo trains in one process and {ranks.size} were started; start it without torchrun.")
+        raise RecipeError(
+            f"{section.name} trains in one process and {ranks.size} were started; start it without torchrun."
+        )
     feed, stops = prompt_encoder(tokenizer, recipe.form)
     serving = Serving(tokenizer, feed, stops)
-    learner = Learner(policy)
-    identity = {**place.identity, **policy_identity(learner, "online")}
+    learner = Learner(policy) if isinstance(section, PPOSection) else policy
+    trl = {"trl": version("trl")} if isinstance(section, GroupSection) else {}
+    identity = {**place.identity, **policy_identity(learner, "online"), **trl}
     refuse_unknown(place.allowed, [*identity, *MACHINE])
     with (
         threads_kept(),
@@ -129,23 +133,31 @@ def practise_recipe(
     ):
 
         def report(record: dict[str, Any], steps: int) -> None:
-            log({f"ppo/{name}": record[name] for name in _SHOWN if record.get(name) is not None}, record["step"])
+            shown = {f"{section.name}/{name}": record[name] for name in _SHOWN if record.get(name) is not None}
+            log(shown, record["step"])
             tell(record, steps)
 
-        job = Practice(
-            tasks=fitting(exercise.tasks, policy, serving, section.max_new_tokens),
-            rewards=exercise.rewards,
-            ppo=ppo_of(section),
-            serving=serving,
-            settings=recipe.training,
-            folder=place.folder,
-            identity=identity,
-            allowed=place.allowed,
-            report=report,
-            ranks=ranks,
-        )
-        steps = practise(learner, job)
+        tasks = fitting(exercise.tasks, policy, serving, section.max_new_tokens)
+        where = (recipe.training, place.folder, identity, place.allowed, report, ranks)
+        if isinstance(learner, Learner):
+            assert isinstance(section, PPOSection)
+            steps = practise(learner, Practice(tasks, exercise.rewards, ppo_of(section), serving, *where))
+        else:
+            assert isinstance(section, GroupSection)
+            steps = group_practice()(policy, Practice(tasks, exercise.rewards, section, serving, *where))
     return Outcome(steps, steps, False)
+
+
+def group_practice() -> Callable[[Policy, Practice[GroupSection]], int]:
+    """GRPO and RLOO; raises UserError where TRL, which has them, is not installed."""
+    try:
+        from evenhand.online.groups import practise_groups  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise UserError(
+            f"grpo and rloo are trained by TRL, which cannot be imported here ({error}); install it with "
+            "`pip install 'evenhand[rl]'`."
+        ) from error
+    return practise_groups
 
 
 def ppo_of(section: PPOSection) -> PPO:

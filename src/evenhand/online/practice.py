@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import Signals
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -52,13 +52,16 @@ class PPO:
     unfinished: float | None = None
 
 
+Method = TypeVar("Method")
+
+
 @dataclass(frozen=True, slots=True)
-class Practice:
-    """What to practise, for what rewards, and where; `steps` of `settings.batch_pairs` prompts each."""
+class Practice(Generic[Method]):
+    """What to practise, for what rewards, by what method, and where; `steps` of `settings.batch_pairs` prompts each."""
 
     tasks: Sequence[Task]
     rewards: Sequence[Reward]
-    ppo: PPO
+    method: Method
     serving: Serving
     settings: TrainingSection
     folder: Path
@@ -84,7 +87,7 @@ class Experience:
     record: dict[str, Any]
 
 
-def practise(learner: Learner, job: Practice) -> int:
+def practise(learner: Learner, job: Practice[PPO]) -> int:
     """Train the learner's policy to the last step, and return that; resumes from the newest good checkpoint.
 
     Raises RecipeError where the folder holds another run, NonFiniteError for weights that are not numbers and, past
@@ -104,23 +107,23 @@ def practise(learner: Learner, job: Practice) -> int:
             if received or progress.step == job.steps or (every and progress.step % every == 0):
                 save(learner.policy, optimizer, progress, job)
             if received:
-                raise InterruptedRun(_interruption(job, progress, received[0]), received[0].value)
+                raise InterruptedRun(interruption(job, progress, received[0]), received[0].value)
     return progress.step
 
 
-def _step(learner: Learner, optimizer: MasterAdamW, job: Practice, at: tuple[Progress, float]) -> dict[str, Any]:
+def _step(learner: Learner, optimizer: MasterAdamW, job: Practice[PPO], at: tuple[Progress, float]) -> dict[str, Any]:
     """One rollout and what is learned from it; the journal's record."""
     progress, rate = at
     began = time.perf_counter()
     tasks = tasks_of(job.tasks, job.settings, progress.step)
-    drawn = draw(learner.policy, job.serving, tasks, job.ppo.draw)
+    drawn = draw(learner.policy, job.serving, tasks, job.method.draw)
     record: dict[str, Any]
     try:
         experience = gather(learner, job, drawn)
         record = experience.record | learn(learner, optimizer, (experience, job), rate)
         progress.without_gain = 0
     except BrokenRewardError as error:
-        record = {"skipped": _skip(progress, job.settings, error)}
+        record = {"skipped": skip(progress, job.settings, error)}
     progress.step += 1
     progress.pairs += len(drawn)
     progress.tokens += sum(len(reply.tokens.tokens) for reply in drawn)
@@ -137,7 +140,7 @@ def _step(learner: Learner, optimizer: MasterAdamW, job: Practice, at: tuple[Pro
     }
 
 
-def _skip(progress: Progress, settings: TrainingSection, error: BrokenRewardError) -> str:
+def skip(progress: Progress, settings: TrainingSection, error: BrokenRewardError) -> str:
     """Count a step without anything to learn from; raises past the limit, counting those in a row."""
     progress.skipped += 1
     progress.without_gain += 1
@@ -163,9 +166,9 @@ def order_of(count: int, seed: int, epoch: int) -> list[int]:
 
 
 @torch.no_grad()
-def gather(learner: Learner, job: Practice, drawn: Sequence[Drawn]) -> Experience:
+def gather(learner: Learner, job: Practice[PPO], drawn: Sequence[Drawn]) -> Experience:
     """Reward the replies and work out the advantage of each of their tokens; raises BrokenRewardError."""
-    ppo = job.ppo
+    ppo = job.method
     scores = worth(job.rewards, answered(drawn), must_differ=True)
     if ppo.unfinished is not None:
         scores = [score if reply.ended else ppo.unfinished for score, reply in zip(scores, drawn)]
@@ -192,10 +195,12 @@ def gather(learner: Learner, job: Practice, drawn: Sequence[Drawn]) -> Experienc
     return Experience(replies, Tokens(log_prob_E, value_E, whitened(advantage_E), return_E), record)
 
 
-def learn(learner: Learner, optimizer: MasterAdamW, given: tuple[Experience, Practice], rate: float) -> dict[str, Any]:
+def learn(
+    learner: Learner, optimizer: MasterAdamW, given: tuple[Experience, Practice[PPO]], rate: float
+) -> dict[str, Any]:
     """Several passes over the replies in minibatches, each an optimizer step; what they showed, per token."""
     experience, job = given
-    ppo, replies = job.ppo, experience.replies
+    ppo, replies = job.method, experience.replies
     starts = starts_of(replies)
     sums, tokens, norms = torch.zeros(5, dtype=torch.float64), 0, []
     for _ in range(ppo.epochs):
@@ -210,14 +215,15 @@ def learn(learner: Learner, optimizer: MasterAdamW, given: tuple[Experience, Pra
                 (found.total / count).backward()
                 sums += found.sums()
             tokens += count
-            norms.append(_move(optimizer, job.settings.max_gradient_norm, rate))
+            norms.append(move(optimizer, job.settings.max_gradient_norm, rate))
     return means(sums, tokens) | {"gradient_norm": float(np.mean(norms))}
 
 
-def _move(optimizer: MasterAdamW, largest: float, rate: float) -> float:
+def move(optimizer: MasterAdamW, largest: float, rate: float) -> float:
+    """One optimizer step, and the gradient's norm before it was cut to `largest`; raises NonFiniteError and moves nothing."""
     norm = optimizer.gradient_norm(largest)
     if not np.isfinite(norm):
-        raise NonFiniteError("the gradient of PPO's loss is not finite; the last checkpoint is good.")
+        raise NonFiniteError("the gradient is not finite; the last checkpoint is good.")
     if name := optimizer.broken_master():
         raise NonFiniteError(f"the weight {name} is not finite; the last checkpoint is good.", data_at_fault=False)
     optimizer.step(rate)
@@ -238,7 +244,8 @@ def parts_of(replies: Sequence[EncodedSide], places: Sequence[int]) -> Iterator[
     yield part
 
 
-def _interruption(job: Practice, progress: Progress, received: Signals) -> str:
+def interruption(job: Practice[Any], progress: Progress, received: Signals) -> str:
+    """What a run says that a signal stopped after it was saved."""
     return (
         f"stopped by {received.name} after step {progress.step} of {job.steps}, which is saved in {checkpoints_of(job.folder)}; the same "
         "command goes on from there."

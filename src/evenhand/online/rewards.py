@@ -13,12 +13,12 @@ from types import ModuleType
 from typing import Any
 
 from evenhand.data.schema import Message
-from evenhand.errors import NonFiniteError, RecipeError
+from evenhand.errors import NonFiniteError, RecipeError, UserError
 
 Conversation = tuple[Message, ...]
 # function(prompts, replies, **columns): one number a reply, None where the reward says nothing of it. It is called by
 # name: `prompts` as lists of {"role", "content"}, `replies` as texts, `completions` as TRL's one-message lists, and each
-# column of the rows. A function without ** is given those that it names.
+# column of the rows. A function without ** is given those that it names; a parameter with a default names no column.
 Function = Callable[..., Sequence[float | None]]
 
 _FUNCTION = re.compile(r"(?P<place>[\w.]+|.*\.py):(?P<name>[A-Za-z_]\w*)")
@@ -54,12 +54,13 @@ class Reward:
     def values(self, answered: Answered) -> list[float]:
         """What it says of each reply, not yet weighted; 0 where it says None.
 
-        Raises BrokenRewardError where it throws, gives another number of values or one that is no number.
+        Raises BrokenRewardError where it throws, gives another number of values or one that is no number; UserError where
+        it says that what it needs is not there.
         """
         try:
             said = self.function(**_wanted(self.function, answered.arguments()))
             values = [0.0 if value is None else float(value) for value in said]
-        except BrokenRewardError:
+        except (BrokenRewardError, UserError):
             raise
         except Exception as error:  # a user's function may raise anything
             raise BrokenRewardError(self.name, f"threw {type(error).__name__}: {error}") from error
@@ -137,12 +138,15 @@ def _module(place: str, source: str) -> ModuleType:
 
 
 def columns_of(function: Function) -> tuple[str, ...]:
-    """The columns that a function asks for by name.
+    """The columns that a function asks for by name: parameters without a default.
 
-    >>> columns_of(lambda prompts, replies, answer, **columns: [])
+    >>> columns_of(lambda prompts, replies, answer, digits=2, **columns: [])
     ('answer',)
     """
-    return tuple(name for name, own in _parameters(function).items() if _is_named(own) and name not in _GIVEN)
+    named = _parameters(function)
+    return tuple(
+        name for name, own in named.items() if _is_named(own) and own.default is own.empty and name not in _GIVEN
+    )
 
 
 def _refuse_signature(source: str, function: Function, given: Mapping[str, Any]) -> None:

@@ -39,12 +39,14 @@ class Drawn:
 
 def answered(drawn: Sequence[Drawn]) -> Answered:
     """The replies as rewards look at them."""
-    names = {name for reply in drawn for name in reply.task.columns}
-    return Answered(
-        [reply.task.prompt for reply in drawn],
-        [reply.text for reply in drawn],
-        {name: [reply.task.columns.get(name) for reply in drawn] for name in sorted(names)},
-    )
+    return answers_to([reply.task for reply in drawn], [reply.text for reply in drawn])
+
+
+def answers_to(tasks: Sequence[Task], replies: Sequence[str]) -> Answered:
+    """One reply to each task as rewards look at them."""
+    names = sorted({name for task in tasks for name in task.columns})
+    columns = {name: [task.columns.get(name) for task in tasks] for name in names}
+    return Answered([task.prompt for task in tasks], replies, columns)
 
 
 @dataclass(frozen=True, slots=True)

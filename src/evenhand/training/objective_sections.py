@@ -16,7 +16,7 @@ from evenhand.objectives.presets import PRESETS
 from evenhand.objectives.rdpo import RDPO
 from evenhand.objectives.simpo import SimPO
 from evenhand.objectives.supervised import Supervised
-from evenhand.training.practice_sections import PPOSection
+from evenhand.training.practice_sections import GRPOSection, PPOSection, RLOOSection
 from evenhand.training.section import Section, nearest
 
 _SMOOTHING = "share of labels assumed wrong"
@@ -265,6 +265,8 @@ AnyObjective = (
     | SupervisedSection
     | RewardSection
     | PPOSection
+    | GRPOSection
+    | RLOOSection
 )
 ObjectiveSection = Annotated[AnyObjective, Field(discriminator="name")]
 SECTIONS: dict[str, type[Section]] = {
@@ -280,4 +282,6 @@ SECTIONS: dict[str, type[Section]] = {
     "sft": SupervisedSection,
     "reward": RewardSection,
     "ppo": PPOSection,
+    "grpo": GRPOSection,
+    "rloo": RLOOSection,
 }
