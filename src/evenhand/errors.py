@@ -84,6 +84,10 @@ class ExportError(EvenhandError):
     """An exported model is not the model that was trained; nothing was published."""
 
 
+class JudgeError(EvenhandError):
+    """A judge that is not shown to agree with people more often than chance; nothing was written."""
+
+
 class RegistryError(EvenhandError):
     """A registry says no, or is not what its own log says; nothing was changed."""
 

@@ -19,6 +19,9 @@ from evenhand.data.schema import Message, PreferencePair
 from evenhand.evaluation.endpoint import Endpoint, Patience
 from evenhand.evaluation.judge import EndpointJudge, GapJudge, Question, Ruling, verdict_in
 from evenhand.evaluation.winrate import Judged, agreement_first, judged
+from evenhand.online.constitution import Constitution, Principle
+from evenhand.online.feedback import CANDIDATES, ConstitutionJudge
+from evenhand.online.revision import Pass, Revised, Reviser
 
 
 def silent(done, total):
@@ -207,3 +210,15 @@ def test_a_real_server_judges_both_orders_and_its_bias_keeps_the_win_rate_back(r
     kept = [json.loads(line) for line in (tmp_path / "kept.jsonl").read_text().splitlines()]
     assert len(kept) == 12
     assert {row["reply"] for row in kept} == {"A"}
+
+
+def test_a_real_server_compares_and_revises_by_a_constitution(real_server, tmp_path):
+    url, model = real_server
+    short = Principle(id="short", prefer="Prefer the shorter.", critique="What is too long?", revise="Shorten it.")
+    constitution = Constitution("shop", (short,), "0" * 64)
+    endpoint = Endpoint(url, model, max_tokens=4, leading=CANDIDATES)
+    (found,) = ConstitutionJudge(endpoint, tmp_path / "kept.jsonl", constitution).rule(questions(1), silent)
+    assert found == Ruling("a", "b")  # it tells no probabilities, and is asked without
+    draft = Revised((Message("user", "Where is it?"),), "On its way, I think.")
+    (revised,) = Reviser(endpoint, tmp_path / "kept.jsonl", constitution).revise([draft], silent)
+    assert revised.passes == (Pass("short", "A", "A"),)

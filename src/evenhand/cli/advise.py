@@ -9,6 +9,7 @@ from evenhand.cli.options import Json, Kind, Quiet
 from evenhand.cli.output import Output
 from evenhand.errors import UserError
 from evenhand.figure import Figure
+from evenhand.files import write_whole
 
 
 def advise(
@@ -68,8 +69,6 @@ def advise(
     recipe = start_recipe(advice)
     found = advice.json() | {"recipe": recipe, "next": next_commands(advice)}
     if out is not None and recipe is not None:
-        from evenhand.files import write_whole
-
         write_whole(out, recipe)
         output.say(f"wrote {out}; put your model's name into it")
     output.result(found, words(found))

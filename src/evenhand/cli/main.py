@@ -14,6 +14,7 @@ from evenhand.cli.curate import curate
 from evenhand.cli.demo import demo
 from evenhand.cli.evaluate import evaluate
 from evenhand.cli.export import export
+from evenhand.cli.feedback import feedback_app
 from evenhand.cli.gate import gate
 from evenhand.cli.init import init
 from evenhand.cli.leaving import Leaving
@@ -59,6 +60,7 @@ for command in (
 app.command("run")(run_stages)
 
 
+app.add_typer(feedback_app)
 app.add_typer(registry_app)
 app.add_typer(monitor_app)
 

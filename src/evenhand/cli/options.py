@@ -27,5 +27,9 @@ JudgeModel = Annotated[
 JudgeLog = Annotated[
     Path, typer.Option("--judge-log", help="File of all that an endpoint was asked and said; a second run goes on.")
 ]
+Labelled = Annotated[
+    str | None,
+    typer.Option(help="Pairs that people judged: the judge is measured on them first, and stops at chance."),
+]
 JUDGE_LOG = Path("judge.jsonl")
 Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]

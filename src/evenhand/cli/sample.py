@@ -1,14 +1,24 @@
 """`evenhand sample`: answers of the current model, scored, as judgments to learn from."""
 
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
-from evenhand.cli.options import JUDGE_LOG, Json, Judge, JudgeLog, JudgeModel, Quiet
+from evenhand.cli.options import JUDGE_LOG, Json, Judge, JudgeLog, JudgeModel, Labelled, Quiet
 from evenhand.cli.output import Output
 from evenhand.errors import UserError
 from evenhand.figure import figure
+
+Rewards = Annotated[
+    list[str] | None,
+    typer.Option(help="A reward run, or file.py:function; WEIGHT*NAME weighs it; given again, they are added."),
+]
+Principles = Annotated[Path | None, typer.Option(help="YAML file of principles, by one of which the judge compares.")]
+Kept = Annotated[
+    str, typer.Option(help="pair: best against worst; ranking: all with scores; best: best-of-n demonstrations.")
+]
+HeldOut = Annotated[str | None, typer.Option(help="Data whose prompts are left out too, and those nearly like them.")]
 
 
 def sample(
@@ -16,19 +26,14 @@ def sample(
     prompts: Annotated[str, typer.Argument(help="Prompts, or data of any kind; of curated data the training side.")],
     out: Annotated[Path, typer.Option(help="File of judgments, as JSONL.")] = Path("judgments.jsonl"),
     n: Annotated[int, typer.Option("--n", help="Answers to each prompt.")] = 4,
-    reward: Annotated[
-        list[str] | None,
-        typer.Option(help="A reward run, or file.py:function; WEIGHT*NAME weighs it; given again, they are added."),
-    ] = None,
+    reward: Rewards = None,
     judge: Judge = None,
     judge_model: JudgeModel = "",
     judge_log: JudgeLog = JUDGE_LOG,
-    keep: Annotated[
-        str, typer.Option(help="pair: best against worst; ranking: all with scores; best: best-of-n demonstrations.")
-    ] = "pair",
-    held_out: Annotated[
-        str | None, typer.Option(help="Data whose prompts are left out too, and those nearly like them.")
-    ] = None,
+    constitution: Principles = None,
+    labelled: Labelled = None,
+    keep: Kept = "pair",
+    held_out: HeldOut = None,
     limit: Annotated[int | None, typer.Option(help="Answer at most so many prompts.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="An answer that has not ended by then is not used.")] = 256,
     temperature: Annotated[float, typer.Option(help="Of drawing.")] = 1.0,
@@ -45,6 +50,7 @@ def sample(
     Example: evenhand sample runs/simpo data/v1 --n 4 --reward runs/reward --out on-policy.jsonl
     """
     from evenhand.evaluation.generate import Sampling
+    from evenhand.lifecycle.feedback import by_constitution, measured
     from evenhand.lifecycle.judging import open_judge
     from evenhand.lifecycle.rewarding import part_of
     from evenhand.lifecycle.sampling import Order
@@ -52,24 +58,28 @@ def sample(
     from evenhand.online.selection import Keep
 
     output = Output(as_json, quiet)
-    chosen: Keep | None = next((known for known in get_args(Keep) if known == keep), None)
-    if chosen is None:
+    if keep not in get_args(Keep):
         raise UserError(f"--keep {keep!r} is none of {', '.join(get_args(Keep))}.")
+    if not judge and (constitution or labelled):
+        raise UserError("--constitution and --labelled are of a --judge; give one, or leave them out.")
+    judged = open_judge(judge, judge_model, judge_log, output.say) if judge else None
+    judged = by_constitution(judged, constitution) if judged and constitution else judged
     order = Order(
         model=model,
         prompts=prompts,
         out=out,
         n=n,
         rewards=tuple(part_of(text) for text in reward or ()),
-        judge=open_judge(judge, judge_model, judge_log, output.say) if judge else None,
-        keep=chosen,
+        judge=judged,
+        keep=cast(Keep, keep),
         held_out=held_out,
         limit=limit,
         max_new_tokens=max_new_tokens,
         sampling=Sampling(temperature, top_p),
         seed=seed,
     )
-    found = run(order, output.say, output.narrate)
+    told = measured(judged, labelled, output.narrate).json() if judged and labelled else None
+    found = run(order, output.say, output.narrate) | {"judge": told}
     output.result(found, _words(found, n))
 
 
@@ -82,4 +92,6 @@ def _words(found: dict[str, Any], n: int) -> str:
     )
     figures = (("score of an answer", "mean_score"), (f"score of the best of {n}", "best_of_n"), ("gain", "gain"))
     lines = [f"{name}: {figure(found[key]).words()}" for name, key in figures]
+    if found["judge"]:
+        lines.append(f"agreement of the judge with people: {figure(found['judge']['agreement']).words()}")
     return "\n".join([told, *lines, f"next: evenhand curate {found['out']} --out data/on-policy"])

@@ -1,5 +1,6 @@
 """A model behind an OpenAI-compatible endpoint: asked many things at once, with back-off, and every answer kept."""
 
+import math
 import os
 import random
 import threading
@@ -19,6 +20,7 @@ from evenhand.evaluation.transcript import Answer, Transcript, request_key
 
 KEY_VARIABLE = "EVENHAND_JUDGE_KEY"
 Report = Callable[[int, int], None]
+_LEADING = ("logprobs", "top_logprobs")
 _REFUSED = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
 _NOT_ASKED = "not asked: the endpoint had failed too often in a row"
 
@@ -45,6 +47,9 @@ class Patience:
 class Endpoint:
     """Where a model answers, and how it is asked: greedily, `at_once` questions at a time.
 
+    With `leading` above 0 it is asked for the probabilities of so many candidates for the first token of its answer; an
+    endpoint that refuses the question for that is asked without.
+
     The API key is read from the environment variable `key_variable` when it is needed, and is in no value, file or
     message.
     """
@@ -53,6 +58,7 @@ class Endpoint:
     model: str
     max_tokens: int = 64
     at_once: int = 4
+    leading: int = 0
     key_variable: str = KEY_VARIABLE
     patience: Patience = field(default_factory=Patience)
 
@@ -80,6 +86,7 @@ class Endpoint:
             "temperature": 0.0,
             "max_tokens": self.max_tokens,
             "seed": 0,
+            **({"logprobs": True, "top_logprobs": self.leading} if self.leading else {}),
         }
 
 
@@ -135,6 +142,7 @@ class _Asker:
         self._endpoint = endpoint
         self._key = os.environ.get(endpoint.key_variable, "")
         self._failures = 0
+        self._gives_leading = True
         self.stop = threading.Event()
         try:
             self._client = openai.OpenAI(
@@ -159,7 +167,7 @@ class _Asker:
                 return Answer(None, attempt - 1, 0.0, _NOT_ASKED if attempt == 1 else said)
             began = time.monotonic()
             try:
-                text = self._text(request)
+                text, leading = self._said(request)
             except _REFUSED as error:
                 raise UserError(
                     f"the endpoint {self._endpoint.name} refuses every question ({self._safe(error)}); check its address "
@@ -173,26 +181,47 @@ class _Asker:
                     self.stop.wait(patience.wait_seconds(attempt, error))
             else:
                 self._failures = 0
-                return Answer(text, attempt, time.monotonic() - began)
+                return Answer(text, attempt, time.monotonic() - began, leading=leading)
         self._failures += 1
         return Answer(None, patience.attempts, seconds, said)
 
-    def _text(self, request: dict[str, Any]) -> str:
-        """The first choice's text; raises ValueError for a body that is no chat completion."""
-        asked = {key: value for key, value in request.items() if key != "endpoint"}
-        body: Any = self._client.chat.completions.create(**asked)
+    def _said(self, request: dict[str, Any]) -> tuple[str, dict[str, float] | None]:
+        """The first choice's text, and what its first token could have been; raises ValueError for another body."""
+        left_out = {"endpoint"} if self._gives_leading else {"endpoint", *_LEADING}
+        asked = {key: value for key, value in request.items() if key not in left_out}
+        try:
+            body: Any = self._client.chat.completions.create(**asked)
+        except (openai.BadRequestError, openai.UnprocessableEntityError):
+            if not asked.keys() & _LEADING:
+                raise
+            asked = {key: value for key, value in asked.items() if key not in _LEADING}
+            body = self._client.chat.completions.create(**asked)
+            self._gives_leading = False
         choices = getattr(body, "choices", None)
-        content = getattr(getattr(choices[0], "message", None), "content", None) if choices else None
-        if choices and content is None and getattr(choices[0], "message", None) is not None:
-            return ""  # a refusal, or nothing said: an answer without words
+        message = getattr(choices[0], "message", None) if choices else None
+        content = getattr(message, "content", None)
+        if message is not None and content is None:
+            return "", None  # a refusal, or nothing said: an answer without words
         if not isinstance(content, str):
             raise ValueError("the body is no chat completion")
-        return content
+        return content, _leading(choices) if request.keys() & _LEADING else None
 
     def _safe(self, error: Exception) -> str:
         """An error in one line, without the key, which some servers send back."""
         words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         return words.replace(self._key, "[key]") if self._key else words
+
+
+def _leading(choices: Any) -> dict[str, float] | None:
+    """The probability of each candidate for the first token, by its text; None where the endpoint tells none."""
+    tokens = getattr(getattr(choices[0], "logprobs", None), "content", None)
+    candidates = getattr(tokens[0], "top_logprobs", None) if tokens else None
+    found: dict[str, float] = {}
+    for candidate in candidates or ():
+        token, logprob = getattr(candidate, "token", None), getattr(candidate, "logprob", None)
+        if isinstance(token, str) and isinstance(logprob, int | float) and logprob <= 1e-6:
+            found[token] = found.get(token, 0.0) + math.exp(logprob)
+    return found or None
 
 
 def _may_pass(error: Exception) -> bool:

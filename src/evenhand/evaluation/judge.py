@@ -1,7 +1,7 @@
 """Who says which of two replies is better: a model behind an endpoint, asked in both orders, or a scorer's gap."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +11,7 @@ import numpy as np
 from evenhand.data.schema import Message, PreferencePair, Verdict
 from evenhand.evaluation.endpoint import Endpoint, ask_all
 from evenhand.evaluation.interval import Floats
-from evenhand.evaluation.transcript import transcript
+from evenhand.evaluation.transcript import Answer, transcript
 
 Conversation = tuple[Message, ...]
 Report = Callable[[int, int], None]
@@ -53,12 +53,14 @@ class Question:
 class Ruling:
     """What a judge said of a question with a shown first and with b shown first; None where it gave no verdict.
 
-    `why` says what came instead.
+    `why` says what came instead. `preference` is the judge's probability that a is better, the mean of both orders, a tie
+    one half; None where the endpoint tells no probabilities.
     """
 
     a_first: Verdict | None
     b_first: Verdict | None
     why: str | None = None
+    preference: float | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -94,28 +96,34 @@ class EndpointJudge:
 
     def rule(self, questions: Sequence[Question], report: Report) -> list[Ruling]:
         """Both orders of every question; equal replies are a tie that needs no judge."""
-        asked = [question for question in questions if question.answer_a != question.answer_b]
-        shown = [
-            conversation
-            for q in asked
-            for conversation in (
-                self.conversation(q.prompt, q.answer_a, q.answer_b),
-                self.conversation(q.prompt, q.answer_b, q.answer_a),
-            )
-        ]
-        with transcript(self.kept) as kept:
-            answers = ask_all(self.endpoint, shown, kept, report)
-        rulings = {}
-        for i, question in enumerate(asked):
-            one, other = (_heard(answer.text, answer.error) for answer in answers[2 * i : 2 * i + 2])
-            rulings[question] = Ruling(one[0], swapped(other[0]), one[1] or other[1])
-        return [rulings.get(question, Ruling("tie", "tie")) for question in questions]
+        return rulings(self.endpoint, self.kept, [(question, self.criterion) for question in questions], report)
 
-    def conversation(self, prompt: Conversation, first: str, second: str) -> Conversation:
-        """What the judge reads."""
-        talk = "\n\n".join(f"[{message.role}]\n{message.content}" for message in prompt)
-        text = f"Conversation:\n\n{talk}\n\nReply A:\n\n{first}\n\nReply B:\n\n{second}\n\nWhich reply is better: A, B or TIE?"
-        return Message("system", _TASK.format(criterion=self.criterion)), Message("user", text)
+
+def rulings(endpoint: Endpoint, kept: Path, asked: Sequence[tuple[Question, str]], report: Report) -> list[Ruling]:
+    """A ruling on each question by the criterion beside it, asked in both orders; equal replies are a tie unasked."""
+    differ = [(q, criterion) for q, criterion in asked if q.answer_a != q.answer_b]
+    shown = [
+        conversation
+        for q, criterion in differ
+        for conversation in (
+            comparison(q.prompt, (q.answer_a, q.answer_b), criterion),
+            comparison(q.prompt, (q.answer_b, q.answer_a), criterion),
+        )
+    ]
+    with transcript(kept) as file:
+        answers = ask_all(endpoint, shown, file, report)
+    found = iter([_ruling(*answers[i : i + 2]) for i in range(0, len(answers), 2)])
+    return [next(found) if q.answer_a != q.answer_b else Ruling("tie", "tie") for q, _ in asked]
+
+
+def comparison(prompt: Conversation, replies: tuple[str, str], criterion: str) -> Conversation:
+    """What the judge reads."""
+    talk = "\n\n".join(f"[{message.role}]\n{message.content}" for message in prompt)
+    first, second = replies
+    text = (
+        f"Conversation:\n\n{talk}\n\nReply A:\n\n{first}\n\nReply B:\n\n{second}\n\nWhich reply is better: A, B or TIE?"
+    )
+    return Message("system", _TASK.format(criterion=criterion)), Message("user", text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +193,28 @@ def _known(word: str) -> Verdict:
     return "tie"
 
 
-def _heard(text: str | None, error: str | None) -> tuple[Verdict | None, str | None]:
-    if text is None:
-        return None, f"no answer: {error}"
-    verdict = verdict_in(text)
+def _ruling(a_first: Answer, b_first: Answer) -> Ruling:
+    (one, why), (other, why_other) = _heard(a_first), _heard(b_first)
+    told = first_wins(a_first.leading), first_wins(b_first.leading)
+    preference = None if told[0] is None or told[1] is None else (told[0] + 1 - told[1]) / 2
+    return Ruling(one, swapped(other), why or why_other, preference)
+
+
+def first_wins(leading: Mapping[str, float] | None) -> float | None:
+    """The probability that the reply shown first is better, among A, B and TIE as first tokens; None without A and B.
+
+    >>> round(first_wins({"A": 0.6, " B": 0.15, "b": 0.05, "The": 0.2}), 9)
+    0.75
+    """
+    if leading is None:
+        return None
+    mass = {word: sum(p for token, p in leading.items() if token.strip().lower() == word) for word in ("a", "b", "tie")}
+    decided = mass["a"] + mass["b"]
+    return (mass["a"] + mass["tie"] / 2) / (decided + mass["tie"]) if decided else None
+
+
+def _heard(answer: Answer) -> tuple[Verdict | None, str | None]:
+    if answer.text is None:
+        return None, f"no answer: {answer.error}"
+    verdict = verdict_in(answer.text)
     return verdict, None if verdict else "no verdict in the answer"

@@ -14,16 +14,22 @@ from evenhand.files import canonical_json, held, sha256, storage_error
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of one request: the reply, or None and why; `attempts` counts every try, `seconds` the last one."""
+    """What came of one request: the reply, or None and why; `attempts` counts every try, `seconds` the last one.
+
+    `leading` has the probabilities of candidates for the reply's first token, None where they were not told.
+    """
 
     text: str | None
     attempts: int
     seconds: float
     error: str | None = None
+    leading: Mapping[str, float] | None = None
 
     def json(self) -> dict[str, Any]:
         """The answer's part of a line."""
-        return {"reply": self.text, "error": self.error, "attempts": self.attempts, "seconds": round(self.seconds, 3)}
+        leading = {} if self.leading is None else {"leading": dict(self.leading)}
+        told = {"reply": self.text, "error": self.error, "attempts": self.attempts, "seconds": round(self.seconds, 3)}
+        return told | leading
 
 
 def request_key(request: Mapping[str, Any]) -> str:
@@ -80,4 +86,5 @@ def _replies(path: Path, content: bytes) -> Iterator[tuple[str, Answer]]:
         if not isinstance(row, dict) or "request" not in row or "reply" not in row:
             raise DataError(f"{path} is no transcript of a judge ({line[:60]!r}); choose another file.")
         if isinstance(row["reply"], str):
-            yield request_key(row["request"]), Answer(row["reply"], int(row["attempts"]), float(row["seconds"]))
+            made = (int(row["attempts"]), float(row["seconds"]))
+            yield request_key(row["request"]), Answer(row["reply"], *made, leading=row.get("leading"))
