@@ -107,6 +107,18 @@ def test_a_judge_that_people_do_not_agree_with_writes_nothing(tmp_path: Path) ->
     assert told["unmeasured"].startswith("not measured")
 
 
+def test_answers_that_nobody_has_judged_are_compared(tmp_path: Path) -> None:
+    answers = [{"prompt": row["prompt"], "responses": [row["rejected"], row["chosen"], "Gladly."]} for row in pairs(4)]
+    ranked = write_rows(tmp_path / "ranked.jsonl", answers)
+    two = [{"prompt": r["prompt"], "answer_a": r["rejected"], "answer_b": r["chosen"]} for r in pairs(4)]
+    with judge_server(warm) as served:
+        for data, most in ((write_rows(tmp_path / "two.jsonl", two), 4), (ranked, 12)):
+            order = Comparing(judge_at(tmp_path, served.url), str(data), None, tmp_path / "out.jsonl")
+            assert compare_replies(order, SILENT.say, SILENT.narrate)["asked"] == most
+    first = next(row for row in written(tmp_path / "out.jsonl") if row["answer_a"].startswith("No"))
+    assert first["verdict"] == "b"
+
+
 def test_an_endpoint_that_is_away_stops_with_a_sentence_and_leaves_no_file(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "data.jsonl", pairs(12))
     judge = judge_at(tmp_path, "http://127.0.0.1:9/v1")

@@ -23,7 +23,9 @@ Limit = Annotated[int | None, typer.Option(help="At most so many.")]
 @feedback_app.command("compare")
 def compare(
     constitution: ConstitutionFile,
-    data: Annotated[str, typer.Argument(help="Pairs or judgments of any kind, whose verdicts are not looked at.")],
+    data: Annotated[
+        str, typer.Argument(help="Answers to compare: pairs or judgments of any kind, verdicts may be missing.")
+    ],
     judge: Address,
     judge_model: JudgeModel = "",
     judge_log: JudgeLog = JUDGE_LOG,

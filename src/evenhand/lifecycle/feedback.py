@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from evenhand.data.read import describe, read_judgments
-from evenhand.data.schema import Judgment, PreferencePair
+from evenhand.data.read import describe, read_judgments, read_rows
+from evenhand.data.schema import Judgment, PreferencePair, Reading
 from evenhand.data.snapshot import read_snapshot
+from evenhand.data.sources import source_rows
 from evenhand.errors import DataError, JudgeError, UserError
 from evenhand.evaluation.evaluate import Narrator
 from evenhand.evaluation.judge import EndpointJudge, Judge, Question
@@ -96,7 +97,7 @@ def _asked(order: Comparing, say: Say) -> list[tuple[Question, Judgment | Prefer
     if (Path(order.data) / "dataset.json").exists():
         sources = read_snapshot(Path(order.data)).train
     else:
-        reading = read_judgments(order.data)
+        reading = _reading(order.data)
         say(describe(reading))
         sources = reading.judgments
     found: dict[tuple[Any, ...], tuple[Question, Judgment | PreferencePair]] = {}
@@ -108,6 +109,21 @@ def _asked(order: Comparing, say: Say) -> list[tuple[Question, Judgment | Prefer
     if not found:
         raise DataError(f"{order.data} holds no two different answers to one prompt.")
     return list(found.values())[: order.limit]
+
+
+def _reading(source: str) -> Reading:
+    """The answers of a file; rows that nobody has judged yet are read as ties, since verdicts are not looked at."""
+    rows = [row.fields or {} for row in source_rows(source, Counter())]
+    undecided = [_tied(fields) for fields in rows]
+    return read_rows(undecided, source) if undecided != rows else read_judgments(source)
+
+
+def _tied(fields: dict[str, Any]) -> dict[str, Any]:
+    if "answer_a" in fields and "answer_b" in fields and "verdict" not in fields:
+        return {**fields, "verdict": "tie"}
+    if isinstance(fields.get("responses"), list) and not {"scores", "ranking"} & fields.keys():
+        return {**fields, "scores": [0] * len(fields["responses"])}
+    return fields
 
 
 def _answers(source: Judgment | PreferencePair) -> tuple[str, str]:
