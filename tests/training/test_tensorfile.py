@@ -1,13 +1,14 @@
 """A file that is written by hand is what safetensors itself reads, and its hash is that of the file."""
 
 import hashlib
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from evenhand.training.tensorfile import write_tensors
+from evenhand.training.tensorfile import start_hashing, write_tensors
 
 
 def test_safetensors_reads_every_bit_back(tmp_path: Path) -> None:
@@ -39,3 +40,11 @@ def test_safetensors_reads_every_bit_back(tmp_path: Path) -> None:
 def test_what_a_checkpoint_never_holds_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         write_tensors(tmp_path / "x", {"c": torch.zeros(1, dtype=torch.complex64)})
+
+
+def test_one_thread_hashes_for_all_files(tmp_path: Path) -> None:
+    start_hashing()
+    threads = threading.active_count()
+    for number in range(3):
+        write_tensors(tmp_path / f"{number}", {"x": torch.ones(10)})
+    assert threading.active_count() == threads

@@ -6,12 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from evenhand.data.bench import CurationRules
 from evenhand.data.bias import BiasRule
 from evenhand.data.rules import RULE_NAMES
 from evenhand.errors import DataError
+from evenhand.yamlfile import read_yaml
 
 _LIMITS: Mapping[str, Mapping[str, tuple[str, type | tuple[type, ...]]]] = {
     "category": {"only": ("only_categories", list), "without": ("without_categories", list)},
@@ -39,8 +38,8 @@ def read_rules(path: Path) -> CurationRules:
     without a winner.
     """
     try:
-        told = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        told = read_yaml(path)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: the rules cannot be read ({str(error)[:200]}); write a YAML file.") from error
     if not isinstance(told, dict) or not isinstance(told.get("rules"), list):
         raise DataError(f"{path}: there is no list `rules`; begin with `rules:` and one `- name` a line.")

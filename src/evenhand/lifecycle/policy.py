@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 from evenhand.errors import UserError
 from evenhand.training.section import Section
 from evenhand.training.sections import Seed
+from evenhand.yamlfile import read_yaml
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -75,13 +76,13 @@ def read_policy(file: Path | None) -> Policy:
     if file is None:
         return Policy()
     try:
-        value = yaml.safe_load(file.read_text(encoding="utf-8"))
+        value = read_yaml(file)
     except OSError as error:
         raise UserError(
             f"{file}: {error.strerror}; write a policy with `evenhand gate --write-policy FILE`."
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}.") from error
+    except ValueError as error:
+        raise UserError(f"{file} is not YAML: {error}.") from error
     try:
         return Policy.model_validate(value or {})
     except ValidationError as error:

@@ -18,7 +18,7 @@ _SAID = {
     "sft": "learn from demonstrations first, then collect preferences about what the model says.",
     "grpo": "needs the extra [rl]; watch the share of steps whose replies all earn the same.",
     "ppo": "watch reward and repetition together: docs/methods.md shows a reward that rose while replies got worse.",
-    "feedback": "trained on what `evenhand feedback` writes.",
+    "feedback": "trained on the model's own answers, compared by a constitution: docs/methods.md.",
 }
 
 
@@ -45,8 +45,11 @@ def next_commands(advice: Advice) -> list[str]:
     train = ["evenhand train recipe.yaml --out runs/first"]
     match advice.method:
         case "feedback":
-            data = f"evenhand feedback {source} --judge {team.judge} --labelled LABELLED --out feedback.jsonl"
-            return [data, "evenhand curate feedback.jsonl --out data/v1", *train]
+            drawn = (
+                f"evenhand sample MODEL {source} --judge {team.judge} --judge-model JUDGE --constitution constitution.yaml "
+                "--labelled LABELLED --out feedback.jsonl"
+            )
+            return [drawn, "evenhand curate feedback.jsonl --out data/v1", *train]
         case "grpo" | "ppo" | "sft" | "kto":
             return train
     curated = [f"evenhand curate {source} --out data/v1"] if advice.case.shown.source != "data/v1" else []

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from evenhand.errors import DataError
 from evenhand.files import sha256
+from evenhand.yamlfile import read_yaml
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -66,12 +66,9 @@ def drawn(principles: tuple[Principle, ...], name: str) -> Principle:
 def read_constitution(path: Path) -> Constitution:
     """The constitution in a YAML file with `name` and a list `principles`; raises DataError that names the place."""
     try:
-        content = path.read_bytes()
-        told = yaml.safe_load(content)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise DataError(
-            f"{path}: the constitution cannot be read ({' '.join(str(error).split())[:200]}); write a YAML file."
-        ) from error
+        told, sha = read_yaml(path), sha256(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: the constitution cannot be read ({str(error)[:200]}); write a YAML file.") from error
     try:
         file = _File.model_validate(told)
     except ValidationError as error:
@@ -87,4 +84,4 @@ def read_constitution(path: Path) -> Constitution:
     lone = [one.id for one in file.principles if (one.critique is None) != (one.revise is None)]
     if lone:
         raise DataError(f"{path}: the principle `{lone[0]}` has one of `critique` and `revise`; give both, or neither.")
-    return Constitution(file.name, file.principles, sha256(content))
+    return Constitution(file.name, file.principles, sha)

@@ -88,7 +88,7 @@ def length(replies: Sequence[str], most: int, least: int = 0) -> list[float]:
     if most < 1 or least > most:
         raise UserError(f"length takes `least` up to `most`, and `most` above 0; they are {least} and {most}.")
     counts = [len(reply.split()) for reply in replies]
-    return [-min(1.0, max(least - count, count - most, 0) / most) for count in counts]
+    return [0.0 - min(1.0, max(least - count, count - most, 0) / most) for count in counts]  # 0 and not -0
 
 
 def _number(text: str) -> float | None:

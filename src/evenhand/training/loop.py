@@ -22,6 +22,7 @@ from evenhand.training.schedule import Schedule
 from evenhand.training.share import share_of
 from evenhand.training.signals import signals_held
 from evenhand.training.step import StepResult, train_step
+from evenhand.training.tensorfile import start_hashing
 from evenhand.training.tracking import tracked_step
 
 # What ends a run beside signals, whose numbers are larger (SIGINT is 2).
@@ -116,6 +117,7 @@ def run_loop(policy: Policy, job: Job, hooks: Hooks, log: Log) -> Outcome:
 
 def _begin(policy: Policy, job: Job, hooks: Hooks) -> _Run:
     settings = job.settings
+    start_hashing()
     optimizer = MasterAdamW(policy, settings.weight_decay, job.ranks)
     require_room(checkpoints_of(job.folder), sum(master.numel() for master in optimizer.masters))
     schedule = Schedule(settings.schedule, settings.learning_rate, settings.warmup, job.plan.steps)

@@ -22,6 +22,7 @@ from evenhand.training.sections import (
     ModelSection,
     TrainingSection,
 )
+from evenhand.yamlfile import read_yaml
 
 # With full fine-tuning a learning rate from here on makes a model incoherent (SimPO's authors).
 RISKY_LEARNING_RATE = 1e-5
@@ -93,11 +94,11 @@ def read_recipe(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
 def recipe_value(path: Path, changes: tuple[str, ...] = ()) -> dict[str, Any]:
     """What a YAML file holds, with `changes` applied, before it is checked; raises RecipeError where it is no mapping."""
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = read_yaml(path)
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror}; write a recipe with `evenhand init`.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    except ValueError as error:
+        raise RecipeError(f"{path} is not YAML: {error}.") from error
     if not isinstance(value, dict):
         raise RecipeError(f"{path} does not hold a recipe; write one with `evenhand init`.")
     for change in changes:

@@ -1,5 +1,6 @@
 """A safetensors file that is hashed while it is written: reading 1.6 GB back to hash it costs half a save."""
 
+import functools
 import hashlib
 import json
 import os
@@ -15,6 +16,19 @@ _PIECE = 16 * 2**20
 _DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.bfloat16: "BF16", torch.int64: "I64", torch.uint8: "U8"}
 
 
+@functools.cache
+def _hashers(process: int) -> ThreadPoolExecutor:
+    """One thread that hashes, for the life of the process; a fork has none of its parent's threads and gets its own."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="sha256")
+    pool.submit(process.bit_length).result()
+    return pool
+
+
+def start_hashing() -> None:
+    """Start the hashing thread while memory is there: where a limit is near, CPython can wait for ever for a new thread."""
+    _hashers(os.getpid())
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Write `tensors` durably; the file's length and SHA-256, of what was meant to be written.
 
@@ -23,7 +37,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     # Wide elements first, so that each tensor lies at a multiple of its element's size.
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
     hasher, length = hashlib.sha256(), 0
-    with path.open("wb", buffering=0) as file, ThreadPoolExecutor(1) as pool:
+    pool = _hashers(os.getpid())
+    with path.open("wb", buffering=0) as file:
         for piece in _pieces(ordered):
             hashed = pool.submit(hasher.update, piece)
             written = 0
