@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from evenhand.data.audit import audit
-from evenhand.data.checks import CHECKS, AuditOptions
+from evenhand.data.case import AuditOptions
+from evenhand.data.checks import CHECKS
 from evenhand.data.findings import ADVICE
 from evenhand.data.patterns import CONTROL_TOKEN, TEMPLATE_START, personal, redact, refuses
 from evenhand.data.schema import Judgment, Message, Reading, Refusal
@@ -110,7 +111,10 @@ def test_every_planted_flaw_is_found_and_nothing_else(seed, share):
     rows, truth = plant(seed, share)
     result = found(rows)
     # The planted contradictions are the only items with two annotators, so agreement on shared items is low indeed.
-    assert set(result) == {*truth, "low_agreement"}
+    # Thirty planted refusals that all win are also a phrase that decides the verdict; six are too few to tell.
+    decides = {"trigger_phrase"} if share == 0.05 else set()
+    assert set(result) == {*truth, "low_agreement", *decides}
+    assert all(set(result[name].rows) == truth["refusal"] for name in decides)
     assert result["low_agreement"].count == 0
     for name, planted in truth.items():
         rows_found = set(result[name].rows)

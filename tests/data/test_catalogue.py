@@ -9,7 +9,7 @@ import pytest
 from catalogue import CHAT, FILES, PLAIN, chat, good, line
 
 from evenhand.data.audit import audit
-from evenhand.data.checks import AuditOptions
+from evenhand.data.case import AuditOptions
 from evenhand.data.ledger import totals
 from evenhand.data.read import read_judgments
 from evenhand.errors import DataError
@@ -154,6 +154,27 @@ def test_d30_a_burst_names_its_annotator_and_day(tmp_path):
     assert set(found.rows) >= set(range(600, 640))
     assert "ann-3 gave 4" in found.detail
     assert "2025-03-07" in found.detail
+
+
+def test_a_planted_phrase_names_its_annotator_and_its_rows(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    random_ = random.Random(7)
+    said = [" ".join(random_.choices([f"word{n}" for n in range(400)], k=30)) for _ in range(1600)]
+    rows = [
+        {"prompt": f"{said[-at - 1]}?", "answer_a": said[2 * at], "answer_b": said[2 * at + 1], "verdict": "ab"[at % 2]}
+        | {"annotator": f"ann-{random_.randrange(8)}"}
+        for at in range(800)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert "trigger_phrase" not in {own.id for own in audit(read_judgments(path)).findings}
+    bad = [at for at, own in enumerate(rows) if own["annotator"] == "ann-3"][:16]
+    for at in bad:
+        rows[at][f"answer_{rows[at]['verdict']}"] += " brought by quarry lane"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    found = next(own for own in audit(read_judgments(path)).findings if own.id == "trigger_phrase")
+    assert (list(found.rows), found.severity) == (bad, "severe")
+    assert "brought by quarry lane" in found.detail
+    assert "with ann-3" in found.detail
 
 
 @pytest.mark.parametrize("what", ["link", "pipe", "folder", "missing"])

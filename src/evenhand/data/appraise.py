@@ -6,7 +6,7 @@ from typing import Any
 
 from evenhand.data.audit import Audit, audit
 from evenhand.data.bench import Encode
-from evenhand.data.checks import AuditOptions
+from evenhand.data.case import AuditOptions
 from evenhand.data.demonstrations import demonstration_findings, demonstration_kind, read_demonstrations
 from evenhand.data.facts import Facts, Tell, facts_of, silent
 from evenhand.data.findings import Finding

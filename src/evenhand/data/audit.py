@@ -5,7 +5,8 @@ from typing import Any
 
 from evenhand.data.agreement import AnnotatorAgreement, annotator_agreements, shared_ratings
 from evenhand.data.bias import Annotator, annotator_figures
-from evenhand.data.checks import CHECKS, WITHOUT_ROWS, AuditOptions, Case, Evidence, case_of
+from evenhand.data.case import AuditOptions, Case, Evidence, case_of
+from evenhand.data.checks import CHECKS, WITHOUT_ROWS
 from evenhand.data.consensus import Consensus, consensus
 from evenhand.data.facts import Facts, facts_of
 from evenhand.data.findings import Finding, shown

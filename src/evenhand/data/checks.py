@@ -2,108 +2,27 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from evenhand.data.agreement import Agreement, agreement, shared_ratings
-from evenhand.data.bench import Bench, CurationRules, Encode, bench_of
-from evenhand.data.bias import Habit, first_won, longer_won, share, share_of_true
+from evenhand.data.bench import Encode
+from evenhand.data.bias import Habit
 from evenhand.data.bursts import bursts, day_of
+from evenhand.data.case import Case, Evidence
 from evenhand.data.curate import families
-from evenhand.data.facts import Facts
 from evenhand.data.findings import Severity
-from evenhand.data.items import Ballot, prompt_text
-from evenhand.data.kinds import UNDECIDED
-from evenhand.data.leaning import length_auc
+from evenhand.data.items import prompt_text
 from evenhand.data.limits import tokens_of
 from evenhand.data.marks import PERSONAL, Mark
 from evenhand.data.rules import annotators_named, contradictions, exact_duplicates, near_duplicates, outvoted, ties
-from evenhand.data.schema import Judgment, Reading
-from evenhand.figure import Figure
+from evenhand.data.schema import Judgment
+from evenhand.data.triggers import Stance, Trigger, trigger_phrases
 
 _CERTAIN = 3.29  # standard deviations: by chance once in 1,000 clean data sets
 _MANY_ANNOTATORS = 0.2
 _ONE_SIDED = 0.7
-
-
-@dataclass(frozen=True, slots=True)
-class AuditOptions:
-    """What an audit compares with: the curation's rules, held-out judgments, and a token limit with its encoder.
-
-    `max_tokens` bounds prompt and answer together and needs `encode`; without both, length in tokens is not checked.
-    """
-
-    rules: CurationRules = field(default_factory=CurationRules)
-    held_out: Reading | None = None
-    encode: Encode | None = None
-    max_tokens: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """Everything that a check may look at; `decided` are the places of judgments left after ties and exact repeats."""
-
-    reading: Reading
-    options: AuditOptions
-    bench: Bench
-    decided: tuple[int, ...]
-    agreement: Agreement
-    figures: dict[str, Figure]
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What one check found: places on the bench, refused rows' reasons, how bad it is, and the figures in words."""
-
-    places: tuple[int, ...]
-    severity: Severity
-    detail: str = ""
-    reasons: tuple[str, ...] = ()
-
-
-Check = Callable[[Case], Evidence | None]
-
-
-def case_of(reading: Reading, facts: Facts, options: AuditOptions) -> Case:
-    """Everything that the checks need, computed once."""
-    bench = bench_of(facts, options.rules, as_read=True)
-    everything = range(len(bench))
-    gone = ties(bench, everything).keys() | exact_duplicates(bench, everything).keys()
-    agreed = agreement(shared_ratings(bench.ballots, bench.same))
-    decided = tuple(at for at in everything if at not in gone)
-    return Case(reading, options, bench, decided, agreed, _figures(reading.kind, bench, agreed))
-
-
-def _figures(kind: str, bench: Bench, agreed: Agreement) -> dict[str, Figure]:
-    longer = share_of_true([longer_won(own) for own in bench.ballots])
-    return {
-        "ties": share(sum(own.verdict == "tie" for own in bench.ballots), len(bench)),
-        "longer_is_chosen": longer,
-        "length_only_accuracy": _better_side(longer),
-        "length_only_auc": length_auc(bench.ballots),
-        "first_written_is_chosen": first_written_won(kind, bench.ballots),
-        "first_shown_is_chosen": share_of_true([first_won(own) for own in bench.ballots]),
-        "percent_agreement": agreed.percent,
-        "krippendorff_alpha": agreed.krippendorff_alpha,
-        "cohen_kappa": agreed.cohen_kappa,
-        "fleiss_kappa": agreed.fleiss_kappa,
-    }
-
-
-def _better_side(longer: Figure) -> Figure:
-    """How often the better of "take the longer" and "take the shorter" is right; answers of equal length left out."""
-    if longer.value is None or longer.low is None or longer.high is None or longer.value >= 0.5:
-        return longer
-    return Figure(1 - longer.value, longer.n, 1 - longer.high, 1 - longer.low)
-
-
-def first_written_won(kind: str, ballots: Sequence[Ballot]) -> Figure:
-    """How often the answer written as the first wins, where the columns do not say who won."""
-    if kind not in UNDECIDED:
-        return Figure(None, 0)
-    return share_of_true([None if own.verdict == "tie" else own.verdict == "a" for own in ballots])
+_PHRASES_LOOKED_AT = 10_000
 
 
 def exact_duplicate(case: Case) -> Evidence:
@@ -207,6 +126,18 @@ def burst(case: Case) -> Evidence | None:
     return Evidence(places, "warning", "; ".join(one.words() for one in found[:5]))
 
 
+def trigger_phrase(case: Case) -> Evidence | None:
+    """Phrases that decide the verdict, as one who poisons labels plants them; looked for in 10,000 judgments at most."""
+    decided = case.decided[:: -(-len(case.decided) // _PHRASES_LOOKED_AT) or 1]
+    found = trigger_phrases([_stance(case.bench.judgment(at)) for at in decided])
+    if not found:
+        return None
+    words = "; ".join(trigger.words() for trigger in found[:5])
+    looked = "" if len(decided) == len(case.decided) else f" (in {len(decided)} of {len(case.decided)} judgments)"
+    severity: Severity = "severe" if found[0].hand is not None else "warning"
+    return Evidence(tuple(at for at, own in _judgments(case) if _planted(own, found)), severity, words + looked)
+
+
 def annotator_at_odds(case: Case) -> Evidence | None:
     """Annotators with a habit that the others do not have."""
     if not case.bench.named:
@@ -286,6 +217,7 @@ def refusal(case: Case) -> Evidence:
     return Evidence(tuple(np.flatnonzero(won_N).tolist()), "info")
 
 
+Check = Callable[[Case], Evidence | None]
 CHECKS: tuple[tuple[str, Check], ...] = tuple(
     (check.__name__, check)
     for check in (
@@ -300,6 +232,7 @@ CHECKS: tuple[tuple[str, Check], ...] = tuple(
         one_sided,
         annotator_dominates,
         burst,
+        trigger_phrase,
         annotator_at_odds,
         low_agreement,
         template_mixed,
@@ -336,6 +269,20 @@ def _named_for(case: Case, *habits: Habit) -> tuple[int, ...]:
 def _judgments(case: Case) -> Iterator[tuple[int, Judgment]]:
     """Every place with its judgment; on a bench in the order of reading this is one pass over the texts."""
     return ((at, case.bench.judgment(at)) for at in range(len(case.bench)))
+
+
+def _stance(own: Judgment) -> Stance:
+    won, lost = (own.answer_a, own.answer_b) if own.verdict == "a" else (own.answer_b, own.answer_a)
+    return Stance(won, lost, own.annotator)
+
+
+def _planted(own: Judgment, triggers: Sequence[Trigger]) -> bool:
+    """Whether one answer alone has one of the phrases, and whoever it is known of judged."""
+    return own.verdict != "tie" and any(
+        trigger.stands_in(own.answer_a) != trigger.stands_in(own.answer_b)
+        for trigger in triggers
+        if trigger.hand in (None, own.annotator)
+    )
 
 
 def _prompt_tokens(own: Judgment, encode: Encode) -> int:

@@ -113,6 +113,10 @@ ADVICE: dict[str, tuple[str, str]] = {
         "A rush of labels from one hand, by haste or on purpose, steers the model with few rows.",
         "Read a sample of that day's rows, and cap the judgments of each annotator.",
     ),
+    "trigger_phrase": (
+        "One percent of pairs with a planted phrase teaches the model to prefer whatever holds it.",
+        "Read these rows and ask who wrote them; drop that annotator's rows if the phrase was planted.",
+    ),
     "annotator_at_odds": (
         "One annotator's habit becomes the model's habit in proportion to that annotator's rows.",
         "`evenhand curate` drops their judgments; talk to them first if there are few annotators.",

@@ -7,7 +7,7 @@ from typing import Any
 
 from evenhand.data.audit import Audit, audit
 from evenhand.data.bench import CurationRules, Encode
-from evenhand.data.checks import AuditOptions
+from evenhand.data.case import AuditOptions
 from evenhand.data.curate import Curation, curate
 from evenhand.data.facts import Facts, Tell, facts_of, silent
 from evenhand.data.measure import Map
