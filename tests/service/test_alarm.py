@@ -1,3 +1,4 @@
+import json
 import math
 from statistics import median
 
@@ -79,10 +80,29 @@ def test_an_alarm_stays_open_while_the_rate_stays_high():
     assert ("takeover", None) in watch.open
 
 
-def test_an_alarm_that_was_open_before_a_restart_is_not_opened_again():
+def test_a_watch_goes_on_after_a_restart_as_if_there_had_been_none():
     watch, rng = watch_after(5)
-    watch.reopen(Notice("opened", "takeover", None, Tally(800, 10_000), Tally(150, 1200), 12.0, 10.9))
-    assert ("takeover", None) not in [(own.signal, own.category) for own in opened_within(watch, rng, 5000, WORSE)]
+    opened_within(watch, rng, 4000, WORSE)
+    assert ("takeover", None) in watch.open
+    again = Watch.of(watch.policy, json.loads(json.dumps(watch.json())))
+    seen = []
+    for one in (watch, again):
+        rng = np.random.default_rng(6)
+        for _ in range(80):
+            one.add(batches(rng, 100))
+            seen.append([(notice.what, notice.signal, notice.category) for notice in one.look()])
+    assert seen[:80] == seen[80:]
+    assert [("closed", "takeover", None)] in seen
+    assert again.json() == watch.json()
+
+
+def test_what_is_watched_no_longer_is_forgotten_but_for_open_alarms():
+    watch, rng = watch_after(7)
+    opened_within(watch, rng, 6000, WORSE)
+    open_in = {category for _, category in watch.open if category}
+    watch.keep_only({"billing"})
+    assert set(watch._by_category) == {"billing", *open_in}
+    assert {category for _, category in watch._series} == {None, "billing", *open_in}
 
 
 def test_nothing_is_watched_before_there_is_enough_to_compare_with():

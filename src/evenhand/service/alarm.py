@@ -1,17 +1,20 @@
 """Alarms that open when a rate has risen beyond what chance brings, and close when it has come down again."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from evenhand.service.policy import Policy, Signal
-from evenhand.service.rise import STEPS, Rise, Series, threshold
+from evenhand.service.rise import STEPS, Rise, Series, series_of, threshold
 from evenhand.service.sequence import Tally
 
 Place = tuple[Signal, str | None]
 
+# The category of drafts that have none, or a rare one.
+NONE = ""
+
 # Beyond so many categories, each would get so little of the accepted false alarms that none is found.
-_MOST_CATEGORIES = 40
+MOST_CATEGORIES = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class Notice:
         >>> Notice("opened", "takeover", None, Tally(800, 10000), Tally(144, 1200), 11.0, 10.6).words()
         'takeover in all drafts: 12.0 % of the latest 1,200, against 8.0 % of 10,000 before'
         """
-        where = "all drafts" if self.category is None else f"category {self.category}"
+        where = place_words(self.category)
         rate = f"{self.since.rate:.1%} of the latest {self.since.trials:,}"
         return f"{self.signal} in {where}: {rate}, against {self.before.rate:.1%} of {self.before.trials:,} before".replace(
             "%", " %"
@@ -69,6 +72,17 @@ class Notice:
             "needed": round(self.needed, 2),
             "words": self.words(),
         }
+
+
+def place_words(category: str | None) -> str:
+    """Where an alarm is, in words.
+
+    >>> place_words(None), place_words("billing"), place_words(NONE)
+    ('all drafts', 'category billing', 'drafts of no or a rare category')
+    """
+    if category is None:
+        return "all drafts"
+    return "drafts of no or a rare category" if category == NONE else f"category {category}"
 
 
 def notice_of(value: Mapping[str, Any]) -> Notice:
@@ -93,7 +107,7 @@ class Watch:
         for batch in batches:
             self.drafts += batch.drafts
             self._by_category[batch.category] = self._by_category.get(batch.category, 0) + batch.drafts
-            for signal in self.policy.signals:
+            for signal in {*self.policy.signals, *(signal for signal, _ in self.open)}:
                 tally = batch.tally(signal)
                 for place in ((signal, None), (signal, batch.category)):
                     self._series.setdefault(place, Series()).add(tally, self._step(place[1]))
@@ -120,9 +134,35 @@ class Watch:
                 self._since_opened[place] = 0
         return found
 
-    def reopen(self, notice: Notice) -> None:
-        """Take up an alarm that was open before a restart."""
-        self.open[notice.signal, notice.category] = notice
+    def keep_only(self, categories: Collection[str]) -> None:
+        """Forget the series of all other categories, but for those with an open alarm."""
+        gone = [own for own in self._by_category if own not in categories and all(own != at for _, at in self.open)]
+        for category in gone:
+            del self._by_category[category]
+        for place in [place for place in self._series if place[1] in gone]:
+            del self._series[place]
+
+    def json(self) -> dict[str, Any]:
+        """Everything that is needed to go on after a restart."""
+        return {
+            "drafts": self.drafts,
+            "by_category": self._by_category,
+            "open": [notice.json() for notice in self.open.values()],
+            "since_opened": [[*place, count] for place, count in self._since_opened.items() if place in self.open],
+            "series": [[*place, series.json()] for place, series in self._series.items()],
+        }
+
+    @classmethod
+    def of(cls, policy: Policy, value: Mapping[str, Any]) -> "Watch":
+        """A watch that goes on where another one, kept as JSON, left off."""
+        return cls(
+            policy,
+            value["drafts"],
+            {(notice.signal, notice.category): notice for notice in map(notice_of, value["open"])},
+            {(signal, category): series_of(kept) for signal, category, kept in value["series"]},
+            dict(value["by_category"]),
+            {(signal, category): count for signal, category, count in value["since_opened"]},
+        )
 
     @property
     def missing(self) -> int:
@@ -137,7 +177,7 @@ class Watch:
     def _watched(self) -> list[str]:
         """The categories that are watched: the largest, up to a limit that a sender of many names cannot move."""
         by_size = sorted(self._by_category.items(), key=lambda one: (-one[1], one[0]))
-        return [name for name, count in by_size[:_MOST_CATEGORIES] if count >= self.policy.category_drafts]
+        return [name for name, count in by_size[:MOST_CATEGORIES] if count >= self.policy.category_drafts]
 
     def _places(self, categories: Iterable[str]) -> list[Place]:
         if self.missing:

@@ -7,7 +7,9 @@ alone brings it to a threshold, and its inverse the threshold for a chance.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +62,10 @@ class Series:
         if len(self.trials) > _LONGEST:
             self.older += Tally(self.hits.pop(0), self.trials.pop(0))
 
+    def json(self) -> dict[str, Any]:
+        """The series as it is kept."""
+        return {"older": [self.older.hits, self.older.trials], "hits": self.hits, "trials": self.trials}
+
     @property
     def total(self) -> Tally:
         """Everything that came."""
@@ -90,6 +96,11 @@ class Series:
         at = int(np.where(possible_T, ratio_T, -np.inf).argmax())
         before, since = Tally(int(won_before_T[at]), int(before_T[at])), Tally(int(won_T[at]), int(after_T[at]))
         return Rise(before, since, float(ratio_T[at]))
+
+
+def series_of(value: Mapping[str, Any]) -> Series:
+    """A series back from its JSON."""
+    return Series(Tally(*value["older"]), list(value["hits"]), list(value["trials"]))
 
 
 def threshold(chance: float) -> float:
