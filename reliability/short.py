@@ -25,6 +25,7 @@ DRILLS = {
     "soak": ["--checkpoints", "40"],
     "security": ["--quick"],
     "sweep_kill": ["--kills", "3"],
+    "alarm_drill": ["--quarters", "1", "--rises", "5", "--seed", "9"],
 }
 # A plain save must fail where ours may not.
 CONTRAST = {"corrupt plain": ["--cases", "48", "--plain"], "kill_sweep plain": ["--kills", "200", "--plain", "--first"]}

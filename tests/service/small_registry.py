@@ -31,7 +31,7 @@ def facts(name: str) -> dict[str, Any]:
     }
 
 
-def shipped(folder: Path, name: str, **changes: Any) -> Path:
+def shipped(folder: Path, name: str, /, **changes: Any) -> Path:
     """A folder as `evenhand export` leaves it, but for the weights."""
     folder.mkdir(parents=True)
     (folder / "adapter_model.safetensors").write_bytes(name.encode() * 20)

@@ -47,6 +47,7 @@ def monitor(
     host_name: Annotated[list[str] | None, typer.Option(help="A further name under which it is reached.")] = None,
     tenant: Annotated[str, typer.Option(help="Whose first keys are made.")] = "default",
     registry: Annotated[str | None, typer.Option(help="Folder of the registry: other models are counted.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Where there is no registry: the exported model in use.")] = None,
     policy: Annotated[Path | None, typer.Option(help="YAML: when alarms open, as `monitor policy` prints it.")] = None,
     rate: Annotated[float, typer.Option(min=0.001, help="Events a second that one key may send.")] = 5000.0,
     traces: Annotated[
@@ -55,7 +56,7 @@ def monitor(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Serve on 127.0.0.1 with an SQLite file; the first start prints a write key and an admin key, once.
+    """Serve events and the page on 127.0.0.1 with an SQLite file; the first start prints its keys, once.
 
     Example: evenhand monitor
     """
@@ -68,7 +69,7 @@ def monitor(
 
     output = Output(as_json, quiet)
     limits = Limits(events_per_second=rate, burst_events=max(1, round(2 * rate)))
-    serving = Serving(host, port, tuple(host_name or ()), limits, policy, registry, traces)
+    serving = Serving(host, port, tuple(host_name or ()), limits, policy, registry, model, traces)
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     with opened(place) as store:
         keys = first_keys(store.database, tenant, int(time.time() * 1000))

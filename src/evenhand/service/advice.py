@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evenhand.evaluation.verdict import points
 from evenhand.figure import Figure
 from evenhand.lifecycle.registry import Decision, rollback
 from evenhand.service.alarm import place_words
@@ -94,11 +95,11 @@ def _on(alarm: Alarm, release: Release, incumbent: str, counts: dict[tuple[str, 
             f"{what} has risen, but no drafts of {fallback if of(incumbent).drafts else incumbent} are known to compare"
         )
         return Advice(False, incumbent, fallback, alarm, difference, words)
-    apart = difference.words(percent=True, digits=1)
+    apart = f"{points(difference.value)} points, {points(difference.low)} to {points(difference.high or 1.0)}"
     if difference.low > 0:
-        words = f"roll back to {fallback}: {what} is higher with {incumbent} by {apart}"
+        words = f"roll back to {fallback}: {what} is higher with {incumbent} by {apart} of {difference.n:,}"
         return Advice(True, incumbent, fallback, alarm, difference, words)
     words = (
-        f"{what} has risen, but {incumbent} is not shown to be worse than {fallback}: {apart}; look for another cause"
+        f"{what} has risen, but {incumbent} is not shown to be worse than {fallback} ({apart}); look for another cause"
     )
     return Advice(False, incumbent, fallback, alarm, difference, words)

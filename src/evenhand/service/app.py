@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,6 +15,7 @@ import evenhand
 from evenhand.errors import EvenhandError, RegistryError
 from evenhand.service.advice import roll_back_by_policy
 from evenhand.service.bulletin import bulletin
+from evenhand.service.dashboard import dashboard
 from evenhand.service.database import Database, DatabaseAway, DatabaseFull
 from evenhand.service.door import Refused, Service, service_of
 from evenhand.service.event import first_problem
@@ -35,10 +37,14 @@ def make_service(
     limits: Limits | None = None,
     clock: Clock | None = None,
     policy: Policy | None = None,
-    production: Production | None = None,
+    shipped: Production | Path | None = None,
 ) -> Service:
-    """The service of one database; neither its writer nor its lookout is started."""
+    """The service of one database; neither its writer nor its lookout is started.
+
+    `shipped` tells what is in production: a registry, or the folder of one exported model.
+    """
     limits, clock, policy, store = limits or Limits(), clock or Clock(), policy or Policy(), Store(database)
+    production = shipped if isinstance(shipped, Production) else None
     lookout = Lookout(store, policy, clock.now_ms)
     if production is not None and policy.rollback == "automatic":
         lookout.then = lambda: roll_back_by_policy(store, production, clock.now_iso())
@@ -51,6 +57,7 @@ def make_service(
         clock=clock,
         lookout=lookout,
         production=production,
+        model=shipped if isinstance(shipped, Path) else None,
     )
 
 
@@ -70,7 +77,7 @@ def make_app(service: Service) -> FastAPI:
         title="evenhand monitor", version=evenhand.__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.service = service
-    for router in (intake, readout, bulletin, metrics):
+    for router in (intake, readout, bulletin, metrics, dashboard):
         app.include_router(router)
     app.add_api_route("/healthz", _health, responses={503: {"description": "The last write failed"}})
     _answer_errors(app)

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from pathlib import Path
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
@@ -26,7 +27,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What every route works with; `production` is None where no registry says what is in production."""
+    """What every route works with; `production` is None where no registry tells of it, `model` a folder that may instead."""
 
     store: Store
     writer: Writer
@@ -36,6 +37,7 @@ class Service:
     clock: Clock
     lookout: Lookout
     production: Production | None
+    model: Path | None
 
     def notice(self, tenant: str, reason: str, count: int = 1) -> None:
         """Count something for the page."""

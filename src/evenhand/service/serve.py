@@ -30,12 +30,17 @@ class Serving:
     limits: Limits
     policy: Path | None
     registry: str | None
+    model: Path | None
     traces: str | None
 
 
 def first_keys(database: Database, tenant: str, at_ms: int) -> dict[str, str]:
-    """A write and an admin key where the database has none at all; nothing where it has."""
-    return {} if read_keys(database) else {role: make_key(database, tenant, role, at_ms) for role in ("write", "admin")}
+    """A write, a read and an admin key where the database has none at all; nothing where it has."""
+    return (
+        {}
+        if read_keys(database)
+        else {role: make_key(database, tenant, role, at_ms) for role in ("write", "read", "admin")}
+    )
 
 
 def serve(database: Database, serving: Serving) -> None:
@@ -45,7 +50,7 @@ def serve(database: Database, serving: Serving) -> None:
         database,
         serving.limits,
         policy=read_policy(serving.policy),
-        production=Production(serving.registry) if serving.registry else None,
+        shipped=Production(serving.registry) if serving.registry else serving.model,
     )
     app = protected(make_app(service), LOOPBACK | {serving.host} | frozenset(serving.host_names))
     config = uvicorn.Config(
