@@ -1,11 +1,13 @@
 """Alarms over HTTP, in Prometheus' text and on the command line; a rollback by a person, and by nobody else."""
 
 import json
+import re
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
 from quiet_traffic import RATES, batches, pour
 from small_registry import registry_of
 from typer.testing import CliRunner
@@ -27,15 +29,14 @@ def risen(tmp_path_factory):
     """A store in which takeover has risen since harbor-2 replaced harbor-1."""
     folder = tmp_path_factory.mktemp("risen")
     rng, database = np.random.default_rng(1), open_database(str(folder / "events.db"))
-    service = make_service(
-        database, production=Production(str(registry_of(folder, "harbor-1", "harbor-2", when=LATER)))
-    )
+    service = make_service(database, shipped=Production(str(registry_of(folder, "harbor-1", "harbor-2", when=LATER))))
     for day in range(1, 21):
         pour(service.store, batches(rng, 600), f"2026-11-{day:02d}", "harbor-1", "default")
     service.lookout.look()
     for _ in range(25):
         pour(service.store, batches(rng, 100, WORSE), tenant="default")
         service.lookout.look()
+    service.store.note({("default", "late"): 1}, 0)
     keys = {role: make_key(database, "default", role, 0) for role in ROLES}
     keys["other"] = make_key(database, "other", "admin", 0)
     service.keyring.read()
@@ -68,6 +69,27 @@ def test_prometheus_sees_what_is_open(risen):
     assert 'evenhand_alarms_open{category="",signal="takeover",tenant="default"} 1.0' in text
     assert "evenhand_rollback_advised 1.0" in text
     assert "evenhand_lookout_failing 0.0" in text
+
+
+def test_the_dashboard_asks_only_for_what_there_is(risen):
+    """Every metric and label in every query of the Grafana file is in what Prometheus would scrape, and every metric is used."""
+    _, client, keys = risen
+    scraped: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(client.get("/metrics", headers=keys["read"]).text):
+        for sample in family.samples:
+            scraped.setdefault(sample.name, set()).update(sample.labels)
+    board = json.loads(CliRunner().invoke(command, ["monitor", "grafana"]).stdout)
+    queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    asked = {name for query in queries for name in re.findall(r"evenhand_\w+", query)}
+    assert asked <= set(scraped)
+    assert {name for name in scraped if not name.endswith(("_created", "_count", "_sum"))} <= asked
+    for query in queries:
+        labels = set(re.findall(r"(\w+)=\"", query)) | {
+            label for group in re.findall(r"by \(([^)]*)\)", query) for label in group.split(", ")
+        }
+        assert labels <= set().union(*(scraped[name] for name in re.findall(r"evenhand_\w+", query))), query
+    places = [tuple(panel["gridPos"].values()) for panel in board["panels"]]
+    assert len(set(places)) == len({panel["id"] for panel in board["panels"]}) == len(places)
 
 
 def test_the_command_lists_alarms_and_what_to_do(risen):

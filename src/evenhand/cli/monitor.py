@@ -91,6 +91,17 @@ def print_policy() -> None:
     typer.echo(policy_text(Policy()), nl=False)
 
 
+@monitor_app.command("grafana")
+def print_dashboard() -> None:
+    """Print a Grafana dashboard over what Prometheus scrapes at /metrics; import it there as JSON.
+
+    Example: evenhand monitor grafana > evenhand.json
+    """
+    from evenhand.service.metrics import grafana_dashboard
+
+    typer.echo(grafana_dashboard(), nl=False)
+
+
 @monitor_app.command("alarms")
 def list_alarms(
     context: typer.Context,

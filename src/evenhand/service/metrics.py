@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -114,6 +115,11 @@ class TenantCollector(Collector):
         yield GaugeMetricFamily("evenhand_drafts_missing", "Drafts to come before anything is watched.", value=missing)
         failing = float(self._service.lookout.failing is not None)
         yield GaugeMetricFamily("evenhand_lookout_failing", "1 where the last look failed.", value=failing)
+
+
+def grafana_dashboard() -> str:
+    """A Grafana dashboard over these metrics, as JSON."""
+    return (Path(__file__).parent / "page" / "grafana.json").read_text(encoding="utf-8")
 
 
 @metrics.get("/metrics", response_class=Response, responses={status: REFUSALS[status] for status in (401, 403, 503)})
