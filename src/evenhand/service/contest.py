@@ -128,7 +128,7 @@ def _differences(life: Life, reference: Life) -> Panel:
     )
     mine, theirs = (moments(one.histograms.get("length", {})) for one in (life, reference))
     length = mean_difference(mine, theirs)
-    return Panel(title, chart, f"Mean length, characters: {_length_words(length)}.")
+    return Panel(title, chart, f"Mean length in these days, characters: {_length_words(length)}.")
 
 
 def _length_words(figure: Figure) -> str:

@@ -11,12 +11,14 @@ from evenhand.service.event import day_of
 from evenhand.service.sequence import Moments, median_ranks
 
 Histogram = Mapping[int, int]
-MEASURES = ("length", "distance", "latency")
 
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """One model from its first draft to now: the day of that draft, and what became of all its drafts."""
+    """One model from its first draft to now: the day of that draft, and what became of all its drafts.
+
+    The histograms are of the days that are shown, which is what can be read in time where events are many.
+    """
 
     model: str
     first_day: str
@@ -64,14 +66,15 @@ def read_overview(database: Database, tenant: str, days: int, now_ms: int) -> Ov
     for (day, category), counts in read_counts(database, ("day", "category"), tenant, since).items():
         by_day[day] = by_day.get(day, Counts()) + counts
         by_category[category] = by_category.get(category, Counts()) + counts
+    histograms = _histograms(database, tenant, since)
     return Overview(
         since,
         until,
         by_day,
         by_category,
-        _histograms(database, tenant, since).get("", {}),
+        _together(histograms.values()),
         _mean_lengths(database, tenant, since),
-        _lives(database, tenant),
+        _lives(database, tenant, histograms),
     )
 
 
@@ -99,18 +102,28 @@ def moments(histogram: Histogram) -> Moments:
     )
 
 
-def _histograms(database: Database, tenant: str, since: str, by_model: bool = False) -> dict[str, dict[str, Histogram]]:
-    """Model (or "" for all) to measure to histogram."""
-    model = "model" if by_model else "''"
+def _histograms(database: Database, tenant: str, since: str) -> dict[str, dict[str, Histogram]]:
+    """Model to measure to histogram."""
     sql = (
-        f"SELECT {model}, measure, bin, SUM(count) FROM bins WHERE tenant = :tenant AND day >= :since"
-        f" GROUP BY {'model, ' if by_model else ''}measure, bin"
+        "SELECT model, measure, bin, SUM(count) FROM bins WHERE tenant = :tenant AND day >= :since"
+        " GROUP BY model, measure, bin"
     )
     found: dict[str, dict[str, dict[int, int]]] = {}
     with database.reading() as execute:
-        for name, measure, number, count in execute(sql, {"tenant": tenant, "since": since}):
-            found.setdefault(name, {}).setdefault(measure, {})[number] = int(count)
-    return {name: dict(measures) for name, measures in found.items()}
+        for model, measure, number, count in execute(sql, {"tenant": tenant, "since": since}):
+            found.setdefault(model, {}).setdefault(measure, {})[number] = int(count)
+    return {model: dict(measures) for model, measures in found.items()}
+
+
+def _together(histograms: Iterable[Mapping[str, Histogram]]) -> dict[str, Histogram]:
+    """The histograms of all models as one each."""
+    found: dict[str, dict[int, int]] = {}
+    for measures in histograms:
+        for measure, histogram in measures.items():
+            into = found.setdefault(measure, {})
+            for number, count in histogram.items():
+                into[number] = into.get(number, 0) + count
+    return dict(found)
 
 
 def _mean_lengths(database: Database, tenant: str, since: str) -> dict[str, float]:
@@ -123,11 +136,10 @@ def _mean_lengths(database: Database, tenant: str, since: str) -> dict[str, floa
     return {day: int(characters) / int(count) for day, characters, count in rows if count}
 
 
-def _lives(database: Database, tenant: str) -> tuple[Life, ...]:
+def _lives(database: Database, tenant: str, histograms: Mapping[str, Mapping[str, Histogram]]) -> tuple[Life, ...]:
     sql = "SELECT model, MIN(day) FROM rollups WHERE tenant = :tenant AND kind = 'draft' GROUP BY model"
     with database.reading() as execute:
         first = dict(execute(sql, {"tenant": tenant}))
-    histograms = _histograms(database, tenant, "", by_model=True)
     lives = [
         Life(model, first[model], counts, histograms.get(model, {}))
         for (model,), counts in read_counts(database, ("model",), tenant).items()
