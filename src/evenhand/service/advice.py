@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evenhand.evaluation.verdict import points
 from evenhand.figure import Figure
 from evenhand.lifecycle.registry import Decision, rollback
 from evenhand.service.alarm import place_words
@@ -95,11 +94,13 @@ def _on(alarm: Alarm, release: Release, incumbent: str, counts: dict[tuple[str, 
             f"{what} has risen, but no drafts of {fallback if of(incumbent).drafts else incumbent} are known to compare"
         )
         return Advice(False, incumbent, fallback, alarm, difference, words)
-    apart = f"{points(difference.value)} points, {points(difference.low)} to {points(difference.high or 1.0)}"
+    of = "thumbs" if signal == "thumb_down" else "drafts"
+    value, low, high = (100 * (bound or 0.0) for bound in (difference.value, difference.low, difference.high))
+    apart = f"{value:.1f} points ({low:.1f} to {high:.1f}, {difference.n:,} {of})".replace("-", "−")
     if difference.low > 0:
-        words = f"roll back to {fallback}: {what} is higher with {incumbent} by {apart} of {difference.n:,}"
+        words = f"roll back to {fallback}: {what} is higher with {incumbent} by {apart}"
         return Advice(True, incumbent, fallback, alarm, difference, words)
     words = (
-        f"{what} has risen, but {incumbent} is not shown to be worse than {fallback} ({apart}); look for another cause"
+        f"{what} has risen, but {incumbent} is not shown to be worse than {fallback}: {apart}; look for another cause"
     )
     return Advice(False, incumbent, fallback, alarm, difference, words)

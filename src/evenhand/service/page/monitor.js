@@ -8,8 +8,11 @@
   }
   function busy() {
     const at = document.activeElement;
-    return document.hidden || Boolean(at && at.closest("main form, main a, details, .text"))
-      || Boolean(document.querySelector("main details[open]")) || String(document.getSelection()) !== "";
+    const typed = [...document.querySelectorAll("main form.stack input")].some(function (input) {
+      return input.value !== input.defaultValue;
+    });
+    return typed || document.hidden || Boolean(at && at.closest("main form.stack, main a, details"))
+      || Boolean(document.querySelector("details.card[open]")) || String(document.getSelection()) !== "";
   }
   async function refresh() {
     const switched = document.getElementById("live");
