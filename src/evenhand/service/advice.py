@@ -94,9 +94,9 @@ def _on(alarm: Alarm, release: Release, incumbent: str, counts: dict[tuple[str, 
             f"{what} has risen, but no drafts of {fallback if of(incumbent).drafts else incumbent} are known to compare"
         )
         return Advice(False, incumbent, fallback, alarm, difference, words)
-    of = "thumbs" if signal == "thumb_down" else "drafts"
+    unit = "thumbs" if signal == "thumb_down" else "drafts"
     value, low, high = (100 * (bound or 0.0) for bound in (difference.value, difference.low, difference.high))
-    apart = f"{value:.1f} points ({low:.1f} to {high:.1f}, {difference.n:,} {of})".replace("-", "−")
+    apart = f"{value:.1f} points ({low:.1f} to {high:.1f}, {difference.n:,} {unit})".replace("-", "−")
     if difference.low > 0:
         words = f"roll back to {fallback}: {what} is higher with {incumbent} by {apart}"
         return Advice(True, incumbent, fallback, alarm, difference, words)
