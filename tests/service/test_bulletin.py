@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime
 
 import numpy as np
@@ -123,3 +125,8 @@ def test_a_person_with_an_admin_key_rolls_back_once(risen):
     assert (done.status_code, done.json()["name"], done.json()["who"]) == (200, "harbor-1", "ann")
     assert client.post("/v1/rollback", headers=keys["admin"], json=wish).status_code == 409
     assert client.get("/v1/alarms", headers=keys["read"]).json()["advice"] is None
+
+
+def test_the_service_needs_no_torch():
+    code = "import sys, evenhand.service.serve; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from evenhand.evaluation.cell import Cell, cell
 from evenhand.evaluation.chart import LABEL_WIDTH, RIGHT, WIDTH, Panel, Row, axis_over, interval_chart
 from evenhand.evaluation.verdict import points
 from evenhand.figure import Figure
@@ -31,15 +32,6 @@ UNITS = {
     "latency": Unit("Median time to draft", 0.001, "{:.2f}", "s"),
     "distance": Unit("Median share of an edit", 100.0, "{:.0f}", "%"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One figure of the table: its value, its interval, its count, as words."""
-
-    value: str
-    interval: str = ""
-    count: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +64,6 @@ def contest(overview: Overview, release: Release | None) -> Contest | None:
     return Contest(models, tuple(_lines(models)), tuple(panels), len(others) - len(panels))
 
 
-def figure_cell(figure: Figure) -> Cell:
-    """A rate as a cell.
-
-    >>> figure_cell(Figure(0.081, 1000, 0.052, 0.115))
-    Cell(value='8.1 %', interval='5.2 to 11.5', count='')
-    """
-    if figure.value is None:
-        return Cell("–")
-    interval = (
-        f"{figure.low * 100:.1f} to {figure.high * 100:.1f}"
-        if figure.low is not None and figure.high is not None
-        else ""
-    )
-    return Cell(f"{figure.value * 100:.1f} %", interval)
-
-
 def median_cell(histogram: Histogram, unit: Unit) -> Cell:
     """A median as a cell.
 
@@ -104,7 +80,7 @@ def median_cell(histogram: Histogram, unit: Unit) -> Cell:
 def _lines(models: Sequence[Life]) -> list[Line]:
     lines = [Line("Drafts", tuple(Cell(f"{life.counts.drafts:,}", "", f"since {life.first_day}") for life in models))]
     lines += [
-        Line(TITLES[signal], tuple(figure_cell(rate(life.counts.tally(signal))) for life in models))
+        Line(TITLES[signal], tuple(cell(rate(life.counts.tally(signal)), shares=True) for life in models))
         for signal in SIGNALS
     ]
     lines += [

@@ -11,11 +11,12 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from evenhand.errors import EvenhandError
+from evenhand.evaluation.cell import cell
 from evenhand.evaluation.html import page, style
 from evenhand.lifecycle.registry import Decision
 from evenhand.service.advice import advise
 from evenhand.service.bulletin import day_and_time, roll_back
-from evenhand.service.contest import UNITS, contest, figure_cell, median_cell
+from evenhand.service.contest import UNITS, contest, median_cell
 from evenhand.service.counts import Counts
 from evenhand.service.door import Refused, Service, service_of
 from evenhand.service.keys import Key
@@ -179,18 +180,18 @@ def _tiles(overview: Overview) -> list[dict[str, str]]:
     tiles = []
     for signal in SIGNALS:
         tally = overview.whole.tally(signal)
-        cell = figure_cell(rate(tally))
+        told = cell(rate(tally), shares=True)
         of = "thumbs" if signal == "thumb_down" else "drafts"
         tiles.append(
             {
                 "name": TITLES[signal],
-                "value": cell.value,
-                "meaning": f"{cell.interval or 'no interval'} · of {tally.trials:,} {of}",
+                "value": told.value,
+                "meaning": f"{told.interval or 'no interval'} · of {tally.trials:,} {of}",
             }
         )
     for measure, unit in UNITS.items():
-        cell = median_cell(overview.histograms.get(measure, {}), unit)
-        tiles.append({"name": unit.name, "value": cell.value, "meaning": cell.interval or "no interval"})
+        told = median_cell(overview.histograms.get(measure, {}), unit)
+        tiles.append({"name": unit.name, "value": told.value, "meaning": told.interval or "no interval"})
     return tiles
 
 
@@ -206,7 +207,7 @@ def _slices(overview: Overview) -> list[dict[str, Any]]:
         {
             "name": name,
             "drafts": f"{counts.drafts:,}",
-            "cells": [figure_cell(rate(counts.tally(signal))) for signal in SIGNALS],
+            "cells": [cell(rate(counts.tally(signal)), shares=True) for signal in SIGNALS],
         }
         for name, counts in shown
     ]
