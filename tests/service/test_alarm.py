@@ -176,7 +176,14 @@ def test_a_policy_is_read_back_from_its_own_text(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("rise: 1.0", "`rise`"), ("alarms: 3", "`alarms`"), ("signals: [mood]", "`signals.0`"), ("a: [", "is not YAML")],
+    [
+        ("rise: 1.0", "`rise`"),
+        ("alarms: 3", "`alarms`"),
+        ("signals: [mood]", "`signals.0`"),
+        ("a: [", "is not YAML"),
+        ("rise: 2\nrise: 3", "stands twice"),
+        ("- rise", "dictionary"),
+    ],
 )
 def test_a_wrong_policy_names_its_key(tmp_path, text, said):
     file = tmp_path / "policy.yaml"

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from evenhand.errors import UserError
+from evenhand.yamlfile import read_yaml
 
 Signal = Literal["takeover", "escalation", "abandoned", "edit", "thumb_down"]
 SIGNALS: tuple[Signal, ...] = get_args(Signal)
@@ -45,11 +45,13 @@ def read_policy(file: Path | None) -> Policy:
     if file is None:
         return Policy()
     try:
-        return Policy.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+        value = read_yaml(file)
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}; give a YAML file, or none to use the built-in policy.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}.") from error
+    except ValueError as error:
+        raise UserError(f"{file} is not YAML: {error}.") from error
+    try:
+        return Policy.model_validate({} if value is None else value)
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{file}: `{'.'.join(map(str, first['loc']))}`: {first['msg']}.") from error
