@@ -25,6 +25,7 @@ DRILLS = {
     "soak": ["--checkpoints", "40"],
     "security": ["--quick"],
     "sweep_kill": ["--kills", "3"],
+    "page_drill": ["--events", "4000", "--seconds", "60", "--settle", "0"],
 }
 # A plain save must fail where ours may not.
 CONTRAST = {"corrupt plain": ["--cases", "48", "--plain"], "kill_sweep plain": ["--kills", "200", "--plain", "--first"]}

@@ -47,6 +47,8 @@ def monitor(
     host_name: Annotated[list[str] | None, typer.Option(help="A further name under which it is reached.")] = None,
     tenant: Annotated[str, typer.Option(help="Whose first keys are made.")] = "default",
     registry: Annotated[str | None, typer.Option(help="Folder of the registry: other models are counted.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Where there is no registry: the exported model in use.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="YAML: when alarms open, as `monitor policy` prints it.")] = None,
     rate: Annotated[float, typer.Option(min=0.001, help="Events a second that one key may send.")] = 5000.0,
     traces: Annotated[
         str | None, typer.Option(envvar="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", help="OTLP/HTTP endpoint for traces.")
@@ -54,7 +56,7 @@ def monitor(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Serve on 127.0.0.1 with an SQLite file; the first start prints a write key and an admin key, once.
+    """Serve events and the page on 127.0.0.1 with an SQLite file; the first start prints its keys, once.
 
     Example: evenhand monitor
     """
@@ -67,7 +69,7 @@ def monitor(
 
     output = Output(as_json, quiet)
     limits = Limits(events_per_second=rate, burst_events=max(1, round(2 * rate)))
-    serving = Serving(host, port, tuple(host_name or ()), limits, registry, traces)
+    serving = Serving(host, port, tuple(host_name or ()), limits, policy, registry, model, traces)
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     with opened(place) as store:
         keys = first_keys(store.database, tenant, int(time.time() * 1000))
@@ -76,6 +78,59 @@ def monitor(
         output.result({"address": address, "events": place.name, "keys": keys}, "\n".join(lines))
         output.say("Ctrl-C ends it; what was acknowledged is on the disk.")
         serve(store.database, serving)
+
+
+@monitor_app.command("policy")
+def print_policy() -> None:
+    """Print the policy that holds without --policy, each key with what it means; a start for one's own.
+
+    Example: evenhand monitor policy > policy.yaml
+    """
+    from evenhand.service.policy import Policy, policy_text
+
+    typer.echo(policy_text(Policy()), nl=False)
+
+
+@monitor_app.command("grafana")
+def print_dashboard() -> None:
+    """Print a Grafana dashboard over what Prometheus scrapes at /metrics; import it there as JSON.
+
+    Example: evenhand monitor grafana > evenhand.json
+    """
+    from evenhand.service.metrics import grafana_dashboard
+
+    typer.echo(grafana_dashboard(), nl=False)
+
+
+@monitor_app.command("alarms")
+def list_alarms(
+    context: typer.Context,
+    tenant: Tenant = "default",
+    registry: Annotated[str | None, typer.Option(help="Folder of the registry: says whether to roll back.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """List the alarms, open ones first, and with --registry whether to roll back; exit 1 while one is open.
+
+    Example: evenhand monitor alarms --registry registry
+    """
+    from evenhand.service.advice import advise
+    from evenhand.service.bulletin import alarm_json, alarm_words
+    from evenhand.service.lookout import alarms
+    from evenhand.service.production import Production
+
+    with opened(context.obj) as store:
+        found = alarms(store, tenant)
+        advice = advise(store.database, found, Production(registry).read() if registry else None)
+    still_open = [alarm for alarm in found if alarm.closed is None]
+    lines = [alarm_words(alarm) for alarm in sorted(found, key=lambda alarm: alarm.closed is not None)]
+    lines += [advice.words] if advice else []
+    if advice and advice.advised:
+        lines.append(f'evenhand registry rollback --registry {registry} --why "..." brings {advice.fallback} back')
+    result = {"alarms": [alarm_json(alarm) for alarm in found], "advice": advice.json() if advice else None}
+    Output(as_json, quiet).result(result, "\n".join(lines) or "no alarm has ever opened")
+    if still_open:
+        raise typer.Exit(1)
 
 
 @monitor_app.command("verify")

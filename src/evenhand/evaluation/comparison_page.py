@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.data.schema import PreferencePair
+from evenhand.evaluation.cell import Cell, cell, change, signed
 from evenhand.evaluation.chart import LABEL_WIDTH, RIGHT, WIDTH, Panel, Row, axis_over, interval_chart
 from evenhand.evaluation.comparison import READINGS, Comparison, disagreements
 from evenhand.evaluation.generate import Generation
 from evenhand.evaluation.html import page
 from evenhand.evaluation.panels import NAMES, difference_chart, gap_panel, length_panel
 from evenhand.evaluation.report import shown
-from evenhand.evaluation.table import Cell, cell, change, signed
 from evenhand.evaluation.verdict import TITLES, points
 from evenhand.figure import Figure
 from evenhand.files import write_json, write_whole

@@ -10,15 +10,15 @@ from markupsafe import Markup
 _FOLDER = Path(__file__).parent / "page"
 
 
-def page(template: str, **values: Any) -> str:
-    """The page that a template makes of `values`; raises jinja2's error for a value that it misses."""
-    return _environment().get_template(template).render(style=_style(), **values)
+def page(template: str, folder: Path = _FOLDER, **values: Any) -> str:
+    """The page that a template of `folder` makes of `values`; raises jinja2's error for a value that it misses."""
+    return _environment(folder).get_template(template).render(style=style(), **values)
 
 
 @cache
-def _environment() -> Environment:
+def _environment(folder: Path) -> Environment:
     return Environment(
-        loader=FileSystemLoader(_FOLDER),
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -27,5 +27,6 @@ def _environment() -> Environment:
 
 
 @cache
-def _style() -> Markup:
+def style() -> Markup:
+    """The house style."""
     return Markup((_FOLDER / "report.css").read_text(encoding="utf-8"))  # ours, not the user's

@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from evenhand.evaluation.cell import Cell, cell, change
 from evenhand.evaluation.chart import (
     LABEL_WIDTH,
     LEFT,
@@ -22,7 +23,6 @@ from evenhand.evaluation.chart import (
     text,
 )
 from evenhand.evaluation.html import page
-from evenhand.evaluation.table import Cell, cell, change
 from evenhand.figure import Figure
 from evenhand.files import write_whole
 

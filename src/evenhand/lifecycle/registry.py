@@ -150,9 +150,12 @@ def promote(
             return entry
 
 
-def rollback(registry: Registry, decision: Decision) -> Entry:
-    """Bring back the model that was in production before; raises UserError where there was none."""
-    first = state_of(read_log(registry)).incumbent
+def rollback(registry: Registry, decision: Decision, instead_of: str | None = None) -> Entry:
+    """Bring back the model that was in production before; raises UserError where there was none.
+
+    Where `instead_of` names the model that is to go, raises RegistryError if another one is in production by now.
+    """
+    first = instead_of or state_of(read_log(registry)).incumbent
     while True:
         log = read_log(registry)
         state = state_of(log)

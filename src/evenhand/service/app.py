@@ -1,7 +1,8 @@
 """The service as one ASGI application: routes, refusals with their status, and what stands before them."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,7 +12,10 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 import evenhand
-from evenhand.errors import EvenhandError
+from evenhand.errors import EvenhandError, RegistryError
+from evenhand.service.advice import roll_back_by_policy
+from evenhand.service.bulletin import bulletin
+from evenhand.service.dashboard import dashboard
 from evenhand.service.database import Database, DatabaseAway, DatabaseFull
 from evenhand.service.door import Refused, Service, service_of
 from evenhand.service.event import first_problem
@@ -19,7 +23,10 @@ from evenhand.service.guard import LOOPBACK, Application, Guard
 from evenhand.service.intake import event_schema, intake
 from evenhand.service.keys import Keyring
 from evenhand.service.limits import Buckets, Limits
+from evenhand.service.lookout import Lookout
 from evenhand.service.metrics import Meter, metrics
+from evenhand.service.policy import Policy
+from evenhand.service.production import Production
 from evenhand.service.readout import readout
 from evenhand.service.store import NOBODY, Store
 from evenhand.service.writer import Clock, QueueFull, Writer
@@ -29,10 +36,18 @@ def make_service(
     database: Database,
     limits: Limits | None = None,
     clock: Clock | None = None,
-    models: Callable[[], frozenset[str] | None] = lambda: None,
+    policy: Policy | None = None,
+    shipped: Production | Path | None = None,
 ) -> Service:
-    """The service of one database; its writer is not started."""
-    limits, clock, store = limits or Limits(), clock or Clock(), Store(database)
+    """The service of one database; neither its writer nor its lookout is started.
+
+    `shipped` tells what is in production: a registry, or the folder of one exported model.
+    """
+    limits, clock, policy, store = limits or Limits(), clock or Clock(), policy or Policy(), Store(database)
+    production = shipped if isinstance(shipped, Production) else None
+    lookout = Lookout(store, policy, clock.now_ms)
+    if production is not None and policy.rollback == "automatic":
+        lookout.then = lambda: roll_back_by_policy(store, production, clock.now_iso())
     return Service(
         store=store,
         writer=Writer(store, clock, limits.queue_events),
@@ -40,7 +55,9 @@ def make_service(
         limits=limits,
         buckets=Buckets(limits.events_per_second, limits.burst_events),
         clock=clock,
-        models=models,
+        lookout=lookout,
+        production=production,
+        model=shipped if isinstance(shipped, Path) else None,
     )
 
 
@@ -50,7 +67,9 @@ def make_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.writer.start()
+        service.lookout.start()
         yield
+        service.lookout.stop()
         service.writer.stop()
 
     # Their pages would load scripts from elsewhere; the document itself is at /openapi.json.
@@ -58,7 +77,7 @@ def make_app(service: Service) -> FastAPI:
         title="evenhand monitor", version=evenhand.__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.service = service
-    for router in (intake, readout, metrics):
+    for router in (intake, readout, bulletin, metrics, dashboard):
         app.include_router(router)
     app.add_api_route("/healthz", _health, responses={503: {"description": "The last write failed"}})
     _answer_errors(app)
@@ -91,6 +110,7 @@ def _answer_errors(app: FastAPI) -> None:
             QueueFull: (503, "queue_full", 1.0),
             DatabaseFull: (507, "disk_full", 30.0),
             DatabaseAway: (503, "database_away", 5.0),
+            RegistryError: (409, "registry", None),
         }.get(type(error), (500, "failed", None))
         service_of(request).notice(request.scope.get("evenhand.tenant", NOBODY), reason)
         return _problem(status, reason, str(error), wait)

@@ -1,14 +1,16 @@
 """The way into the service: whose key it is, whether it may, how much it sends; each refusal has its status and is counted."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 
 from evenhand.service.keys import Key, Keyring, Role
-from evenhand.service.limits import Buckets, Limits, is_deep
+from evenhand.service.limits import DEPTH, EVENT_BYTES, Buckets, Limits, is_deep
+from evenhand.service.lookout import Lookout
+from evenhand.service.production import Production
 from evenhand.service.store import NOBODY, Store
 from evenhand.service.writer import Clock, Writer
 
@@ -25,7 +27,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What every route works with. `models` gives the names and hashes in use, None where no registry tells them."""
+    """What every route works with; `production` is None where no registry tells of it, `model` a folder that may instead."""
 
     store: Store
     writer: Writer
@@ -33,7 +35,9 @@ class Service:
     limits: Limits
     buckets: Buckets
     clock: Clock
-    models: Callable[[], frozenset[str] | None]
+    lookout: Lookout
+    production: Production | None
+    model: Path | None
 
     def notice(self, tenant: str, reason: str, count: int = 1) -> None:
         """Count something for the page."""
@@ -101,6 +105,13 @@ def refuse_deep(request: Request, key: Key, body: bytes, depth: int) -> None:
         raise _counted(
             service_of(request), key.tenant, Refused(400, "too_deep", f"the JSON nests deeper than {depth} levels.")
         )
+
+
+async def read_small_body(request: Request, key: Key) -> bytes:
+    """The body of a request that holds one small object; raises Refused (400, 408, 413)."""
+    body = await read_body(request, key, EVENT_BYTES)
+    refuse_deep(request, key, body, DEPTH)
+    return body
 
 
 def _counted(service: Service, tenant: str, refused: Refused) -> Refused:

@@ -148,7 +148,7 @@ def _fit(service: Service, tenant: str, body: bytes) -> Event | Unfit:
         return _unfit(service, tenant, "future", message)
     if -ahead_seconds > service.limits.late_seconds:
         service.notice(tenant, "late")
-    known = service.models()
+    known = service.production.release.names if service.production else None
     if event.model is not None and known is not None and event.model not in known:
         service.notice(tenant, "unknown_model")
     return event

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -11,9 +12,11 @@ from prometheus_client import Counter as PrometheusCounter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from evenhand.service.advice import advise
 from evenhand.service.door import Service, admit, service_of
 from evenhand.service.guard import Application, Message, Receive, Scope, Send
 from evenhand.service.intake import REFUSALS
+from evenhand.service.lookout import alarms
 
 metrics = APIRouter()
 
@@ -81,11 +84,42 @@ class TenantCollector(Collector):
         for reason, count in sorted(reasons.items()):
             notices.add_metric((self._tenant, reason), count)
         yield from (events, ups, notices)
+        yield from self._alarms()
         yield CounterMetricFamily("evenhand_write_groups", "Transactions of events.", value=tally.groups)
         yield CounterMetricFamily("evenhand_write_seconds", "Time spent in them.", value=tally.seconds)
         yield CounterMetricFamily("evenhand_write_failures", "Transactions that failed.", value=tally.failures)
         waiting = self._service.writer.waiting_events
         yield GaugeMetricFamily("evenhand_waiting_events", "Events that wait to be written.", value=waiting)
+
+    def _alarms(self) -> Iterator[Metric]:
+        """How often each alarm opened, which are open, and whether to roll back."""
+        opened: Counter[tuple[str, str]] = Counter()
+        still_open: Counter[tuple[str, str]] = Counter()
+        found = alarms(self._service.store, self._tenant)
+        for alarm in found:
+            place: tuple[str, str] = (alarm.opened.signal, alarm.opened.category or "")
+            opened[place] += 1
+            still_open[place] += alarm.closed is None
+        labels = ("tenant", "signal", "category")
+        times = CounterMetricFamily("evenhand_alarms", "Alarms that opened; no category is all drafts.", labels=labels)
+        now = GaugeMetricFamily("evenhand_alarms_open", "Alarms that are open.", labels=labels)
+        for labelled, count in sorted(opened.items()):
+            times.add_metric((self._tenant, *labelled), count)
+            now.add_metric((self._tenant, *labelled), still_open[labelled])
+        yield from (times, now)
+        production = self._service.production
+        advice = advise(self._service.store.database, found, production.release) if production else None
+        advised = float(advice is not None and advice.advised)
+        yield GaugeMetricFamily("evenhand_rollback_advised", "1 where the figures say to roll back.", value=advised)
+        missing = self._service.lookout.missing(self._tenant)
+        yield GaugeMetricFamily("evenhand_drafts_missing", "Drafts to come before anything is watched.", value=missing)
+        failing = float(self._service.lookout.failing is not None)
+        yield GaugeMetricFamily("evenhand_lookout_failing", "1 where the last look failed.", value=failing)
+
+
+def grafana_dashboard() -> str:
+    """A Grafana dashboard over these metrics, as JSON."""
+    return (Path(__file__).parent / "page" / "grafana.json").read_text(encoding="utf-8")
 
 
 @metrics.get("/metrics", response_class=Response, responses={status: REFUSALS[status] for status in (401, 403, 503)})

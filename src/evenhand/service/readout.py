@@ -11,11 +11,10 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
 from evenhand.errors import UserError
-from evenhand.service.door import Refused, admit, read_body, refuse_deep, service_of
+from evenhand.service.door import Refused, admit, read_small_body, service_of
 from evenhand.service.event import KINDS, Kind, Name
 from evenhand.service.intake import NDJSON, REFUSALS, Problem
-from evenhand.service.keys import Key, Role, make_key, read_keys, revoke_key
-from evenhand.service.limits import DEPTH, EVENT_BYTES
+from evenhand.service.keys import Role, make_key, read_keys, revoke_key
 from evenhand.service.store import StoredEvent
 
 readout = APIRouter(responses={status: REFUSALS[status] for status in (401, 403, 503)})
@@ -86,7 +85,7 @@ async def get_notices(request: Request, since: Since = "") -> JSONResponse:
 async def post_erasure(request: Request) -> JSONResponse:
     """Remove text and names of one actor's or conversation's events; counts and the chain stay. Answers their ids."""
     key = await admit(request, "admin")
-    wanted = Erasure.model_validate_json(await _small_body(request, key))
+    wanted = Erasure.model_validate_json(await read_small_body(request, key))
     service = service_of(request)
     moment = service.clock.now_ms()
     ids = await run_in_threadpool(service.store.erase, key.tenant, wanted.what, wanted.name, moment)
@@ -111,7 +110,7 @@ async def get_keys(request: Request) -> JSONResponse:
 async def post_key(request: Request) -> JSONResponse:
     """Make a key for the tenant; it is shown this once."""
     key = await admit(request, "admin")
-    wanted = NewKey.model_validate_json(await _small_body(request, key))
+    wanted = NewKey.model_validate_json(await read_small_body(request, key))
     service = service_of(request)
     made = await run_in_threadpool(make_key, service.store.database, key.tenant, wanted.role, service.clock.now_ms())
     await run_in_threadpool(service.keyring.read)
@@ -139,9 +138,3 @@ def event_json(stored: StoredEvent) -> dict[str, Any]:
 def _lines(found: list[StoredEvent]) -> Iterator[bytes]:
     for stored in found:
         yield pydantic_core.to_json(event_json(stored)) + b"\n"
-
-
-async def _small_body(request: Request, key: Key) -> bytes:
-    body = await read_body(request, key, EVENT_BYTES)
-    refuse_deep(request, key, body, DEPTH)
-    return body

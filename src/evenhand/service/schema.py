@@ -30,6 +30,7 @@ TABLES = (
         made_ms {big} NOT NULL, revoked_ms {big})""",
     "CREATE TABLE IF NOT EXISTS records (seq {serial}, topic TEXT NOT NULL, at_ms {big} NOT NULL, content TEXT NOT NULL)",
     "CREATE INDEX IF NOT EXISTS records_by_topic ON records (topic, seq)",
+    "CREATE TABLE IF NOT EXISTS watches (tenant TEXT PRIMARY KEY, version {big} NOT NULL, content TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS head (one INTEGER PRIMARY KEY, seq {big} NOT NULL, link TEXT NOT NULL, received_ms {big} NOT NULL)",
     "INSERT INTO head VALUES (1, 0, '{nothing}', 0) ON CONFLICT DO NOTHING",
 )

@@ -156,7 +156,7 @@ class Store:
     def record(self, topic: str, content: Mapping[str, Any], at_ms: int) -> None:
         """Keep a decision or finding: an alarm, a review, an erasure."""
         with self.database.writing() as execute:
-            _record(execute, topic, content, at_ms)
+            add_record(execute, topic, content, at_ms)
 
     def erase(self, tenant: str, what: Literal["actor", "conversation"], name: str, at_ms: int) -> tuple[str, ...]:
         """Remove all text, names and salts of one actor's or conversation's events; returns the events' ids.
@@ -171,7 +171,7 @@ class Store:
             gone = "body = NULL, salt = NULL, conversation = NULL, draft = NULL, actor = NULL"
             execute(f"UPDATE events SET {gone} WHERE {which}", values)
             if ids:
-                _record(execute, "erasure", {"tenant": tenant, "by": what, "ids": ids}, at_ms)
+                add_record(execute, "erasure", {"tenant": tenant, "by": what, "ids": ids}, at_ms)
         return tuple(ids)
 
     def events(
@@ -262,7 +262,8 @@ def _move_head(execute: Execute, seq: int, link: str, received_ms: int) -> None:
     execute(sql, {"seq": seq, "link": link, "received": received_ms})
 
 
-def _record(execute: Execute, topic: str, content: Mapping[str, Any], at_ms: int) -> None:
+def add_record(execute: Execute, topic: str, content: Mapping[str, Any], at_ms: int) -> None:
+    """Keep a decision or finding within an open transaction."""
     values = {"topic": topic, "at": at_ms, "content": canonical_json(content).decode()}
     execute("INSERT INTO records (topic, at_ms, content) VALUES (:topic, :at, :content)", values)
 

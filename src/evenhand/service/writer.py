@@ -6,6 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from evenhand.errors import EvenhandError
 from evenhand.service.batch import Outcome
@@ -41,6 +42,10 @@ class Clock:
     def now_ms(self) -> int:
         """The wall clock."""
         return int(self.wall() * 1000)
+
+    def now_iso(self) -> str:
+        """The wall clock as ISO 8601, UTC, to the millisecond."""
+        return datetime.fromtimestamp(self.now_ms() / 1000, UTC).isoformat(timespec="milliseconds")
 
     def jumped(self) -> bool:
         """Whether the wall clock has moved by more than a minute against the steady one since the last question."""

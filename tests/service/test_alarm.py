@@ -1,0 +1,194 @@
+import json
+import math
+from statistics import median
+
+import numpy as np
+import pytest
+from quiet_traffic import RATES, batches
+from scipy.stats import binom
+
+from evenhand.errors import UserError
+from evenhand.service.alarm import Batch, Notice, Watch, notice_of
+from evenhand.service.policy import SIGNALS, Policy, policy_text, read_policy
+from evenhand.service.rise import STEPS, Series, chance, threshold
+from evenhand.service.sequence import Tally
+
+WORSE = {**RATES, "takeover": 0.12}
+
+
+def watch_after(seed: int, drafts: int = 10_000) -> tuple[Watch, np.random.Generator]:
+    rng = np.random.default_rng(seed)
+    watch = Watch(Policy())
+    for _ in range(drafts // 100):
+        watch.add(batches(rng, 100))
+    return watch, rng
+
+
+def opened_within(watch: Watch, rng: np.random.Generator, drafts: int, rates=RATES, every: int = 100) -> list[Notice]:
+    found = []
+    for _ in range(drafts // every):
+        watch.add(batches(rng, every, rates))
+        found += [notice for notice in watch.look() if notice.what == "opened"]
+    return found
+
+
+def test_twenty_quiet_quarters_raise_one_alarm_at_most():
+    """All 30 alarms together, at the default policy; more looks and more quarters are in reliability/alarm_drill.py."""
+    assert sum(bool(opened_within(*watch_after(seed), 20_000, every=400)) for seed in range(20)) <= 1
+
+
+def test_a_rise_of_takeover_from_8_to_12_percent_is_found_within_1500_drafts_in_the_median():
+    delays = []
+    for seed in range(25):
+        watch, rng = watch_after(1000 + seed)
+        delay = 0
+        while ("takeover", None) not in watch.open:
+            opened_within(watch, rng, 100, WORSE)
+            delay += 100
+        delays.append(delay)
+    assert median(delays) <= 1500
+
+
+def test_an_alarm_says_what_rose_and_closes_only_when_it_has_come_down():
+    watch, rng = watch_after(3)
+    (notice,) = [
+        own for own in opened_within(watch, rng, 5000, WORSE) if (own.signal, own.category) == ("takeover", None)
+    ]
+    assert notice.before.trials >= 10_000
+    assert notice.since.rate > 1.2 * notice.before.rate
+    assert notice.evidence >= notice.needed == watch.needed(None, 5)
+    assert notice_of(notice.json()) == Notice(
+        **{
+            **{name: getattr(notice, name) for name in Notice.__slots__},
+            "evidence": round(notice.evidence, 2),
+            "needed": round(notice.needed, 2),
+        }
+    )
+    assert ("takeover", None) in watch.open
+    closed = []
+    for _ in range(60):
+        watch.add(batches(rng, 100))
+        closed += [own for own in watch.look() if own.what == "closed" and own.category is None]
+    assert [own.signal for own in closed] == ["takeover"]
+    assert closed[0].since.rate <= 1.1 * notice.before.rate
+    assert ("takeover", None) not in watch.open
+
+
+def test_an_alarm_stays_open_while_the_rate_stays_high():
+    watch, rng = watch_after(4)
+    opened_within(watch, rng, 10_000, WORSE)
+    assert ("takeover", None) in watch.open
+
+
+def test_a_watch_goes_on_after_a_restart_as_if_there_had_been_none():
+    watch, rng = watch_after(5)
+    opened_within(watch, rng, 4000, WORSE)
+    assert ("takeover", None) in watch.open
+    again = Watch.of(watch.policy, json.loads(json.dumps(watch.json())))
+    seen = []
+    for one in (watch, again):
+        rng = np.random.default_rng(6)
+        for _ in range(80):
+            one.add(batches(rng, 100))
+            seen.append([(notice.what, notice.signal, notice.category) for notice in one.look()])
+    assert seen[:80] == seen[80:]
+    assert [("closed", "takeover", None)] in seen
+    assert again.json() == watch.json()
+
+
+def test_what_is_watched_no_longer_is_forgotten_but_for_open_alarms():
+    watch, rng = watch_after(7)
+    opened_within(watch, rng, 6000, WORSE)
+    open_in = {category for _, category in watch.open if category}
+    watch.keep_only({"billing"})
+    assert set(watch._by_category) == {"billing", *open_in}
+    assert {category for _, category in watch._series} == {None, "billing", *open_in}
+
+
+def test_nothing_is_watched_before_there_is_enough_to_compare_with():
+    watch = Watch(Policy())
+    watch.add([Batch("billing", 9_000, 0, {"takeover": 90})])
+    watch.add([Batch("billing", 900, 0, {"takeover": 900})])
+    assert watch.look() == []
+    assert watch.missing == 100
+
+
+def test_senders_of_many_categories_cannot_spend_the_false_alarms_of_others():
+    watch = Watch(Policy(category_drafts=1, baseline_drafts=1))
+    watch.add(Batch(f"made-up-{number}", 1, 0, {}) for number in range(500))
+    watch.add([Batch("billing", 100, 0, {})])
+    assert len(watch._watched()) == 40
+    assert watch._watched()[0] == "billing"
+
+
+def test_the_evidence_of_a_rise_is_the_likelihood_ratio_of_two_rates_against_one():
+    series = Series(Tally(800, 10_000))
+    series.add(Tally(60, 400), 400)
+    found = series.sharpest_rise(10_000, 1.2)
+    parts = binom.logpmf(800, 10_000, 0.08) + binom.logpmf(60, 400, 0.15)
+    whole = binom.logpmf(800, 10_000, 860 / 10_400) + binom.logpmf(60, 400, 860 / 10_400)
+    assert math.isclose(found.evidence, parts - whole, rel_tol=1e-9)
+    assert math.isclose(found.ratio, 0.15 / 0.08)
+    assert series.sharpest_rise(10_001, 1.2) is None
+    assert series.sharpest_rise(10_000, 2.0) is None
+
+
+def test_a_series_forgets_no_count_and_finds_the_start_of_a_rise():
+    rng = np.random.default_rng(0)
+    series = Series()
+    for at in range(600):
+        series.add(Tally(int(rng.binomial(100, 0.08 if at < 580 else 0.2)), 100), 100)
+    assert series.total.trials == 60_000
+    assert len(series.trials) == 400
+    assert 1500 <= series.sharpest_rise(10_000, 1.2).since.trials <= 2500
+    assert series.last(250).trials == 300
+
+
+def test_the_law_of_chance_holds_in_simulated_quiet_periods():
+    """One rate, 200 steps, a threshold that chance reaches in one period of ten."""
+    rng, reached = np.random.default_rng(1), 0
+    needed = threshold(0.1)
+    for _ in range(150):
+        series = Series(Tally(int(rng.binomial(10_000, 0.08)), 10_000))
+        best = 0.0
+        for hits in rng.binomial(100, 0.08, STEPS):
+            series.add(Tally(int(hits), 100), 100)
+            rise = series.sharpest_rise(10_000, 1.2)
+            best = max(best, rise.evidence if rise else 0.0)
+        reached += best >= needed
+    assert binom.cdf(reached, 150, 0.1) > 0.001
+    assert binom.sf(reached - 1, 150, 0.1) > 0.001
+    assert math.isclose(chance(needed), 0.1)
+
+
+def test_more_hits_than_drafts_in_a_step_do_not_break_the_count():
+    series = Series(Tally(100, 10_000))
+    series.add(Tally(30, 10), 100)
+    assert math.isfinite(series.sharpest_rise(1, 1.2).evidence)
+
+
+def test_a_policy_is_read_back_from_its_own_text(tmp_path):
+    file = tmp_path / "policy.yaml"
+    file.write_text(policy_text(Policy(false_alarms=0.01)))
+    assert read_policy(file) == Policy(false_alarms=0.01)
+    assert read_policy(None).signals == SIGNALS
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rise: 1.0", "`rise`"),
+        ("alarms: 3", "`alarms`"),
+        ("signals: [mood]", "`signals.0`"),
+        ("a: [", "is not YAML"),
+        ("rise: 2\nrise: 3", "stands twice"),
+        ("- rise", "dictionary"),
+    ],
+)
+def test_a_wrong_policy_names_its_key(tmp_path, text, said):
+    file = tmp_path / "policy.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=said):
+        read_policy(file)
+    with pytest.raises(UserError, match="No such file"):
+        read_policy(tmp_path / "absent.yaml")

@@ -1,0 +1,132 @@
+"""Alarms over HTTP, in Prometheus' text and on the command line; a rollback by a person, and by nobody else."""
+
+import json
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+from quiet_traffic import RATES, batches, pour
+from small_registry import registry_of
+from typer.testing import CliRunner
+
+from evenhand.cli.main import app as command
+from evenhand.lifecycle.registry import Registry, read_log, state_of
+from evenhand.service.app import make_app, make_service, protected
+from evenhand.service.database import open_database
+from evenhand.service.keys import ROLES, make_key
+from evenhand.service.policy import Policy
+from evenhand.service.production import Production
+
+WORSE = {**RATES, "takeover": 0.14}
+LATER = datetime(2026, 11, 21, tzinfo=UTC).isoformat()
+
+
+@pytest.fixture(scope="module")
+def risen(tmp_path_factory):
+    """A store in which takeover has risen since harbor-2 replaced harbor-1."""
+    folder = tmp_path_factory.mktemp("risen")
+    rng, database = np.random.default_rng(1), open_database(str(folder / "events.db"))
+    service = make_service(database, shipped=Production(str(registry_of(folder, "harbor-1", "harbor-2", when=LATER))))
+    for day in range(1, 21):
+        pour(service.store, batches(rng, 600), f"2026-11-{day:02d}", "harbor-1", "default")
+    service.lookout.look()
+    for _ in range(25):
+        pour(service.store, batches(rng, 100, WORSE), tenant="default")
+        service.lookout.look()
+    service.store.note({("default", "late"): 1}, 0)
+    keys = {role: make_key(database, "default", role, 0) for role in ROLES}
+    keys["other"] = make_key(database, "other", "admin", 0)
+    service.keyring.read()
+    with TestClient(protected(make_app(service)), base_url="http://127.0.0.1") as client:
+        yield folder, client, {role: {"Authorization": f"Bearer {key}"} for role, key in keys.items()}
+    database.close()
+
+
+def test_alarms_and_advice_are_told_to_readers_of_the_tenant(risen):
+    _, client, keys = risen
+    told = client.get("/v1/alarms", headers=keys["read"]).json()
+    assert told["drafts_missing"] == 0
+    assert {(one["opened"]["signal"], one["opened"]["category"], one["closed"]) for one in told["alarms"]} >= {
+        ("takeover", None, None)
+    }
+    assert told["advice"]["advised"] is True
+    assert told["advice"]["difference"]["low"] > 0
+    assert client.get("/v1/alarms", headers=keys["other"]).json() == {
+        "alarms": [],
+        "advice": None,
+        "drafts_missing": 10_000,
+    }
+    assert client.get("/v1/alarms", headers=keys["write"]).status_code == 403
+    assert client.get("/v1/alarms").status_code == 401
+
+
+def test_prometheus_sees_what_is_open(risen):
+    _, client, keys = risen
+    text = client.get("/metrics", headers=keys["read"]).text
+    assert 'evenhand_alarms_open{category="",signal="takeover",tenant="default"} 1.0' in text
+    assert "evenhand_rollback_advised 1.0" in text
+    assert "evenhand_lookout_failing 0.0" in text
+
+
+def test_the_dashboard_asks_only_for_what_there_is(risen):
+    """Every metric and label in every query of the Grafana file is in what Prometheus would scrape, and every metric is used."""
+    _, client, keys = risen
+    scraped: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(client.get("/metrics", headers=keys["read"]).text):
+        for sample in family.samples:
+            scraped.setdefault(sample.name, set()).update(sample.labels)
+    board = json.loads(CliRunner().invoke(command, ["monitor", "grafana"]).stdout)
+    queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    asked = {name for query in queries for name in re.findall(r"evenhand_\w+", query)}
+    assert asked <= set(scraped)
+    assert {name for name in scraped if not name.endswith(("_created", "_count", "_sum"))} <= asked
+    for query in queries:
+        labels = set(re.findall(r"(\w+)=\"", query)) | {
+            label for group in re.findall(r"by \(([^)]*)\)", query) for label in group.split(", ")
+        }
+        assert labels <= set().union(*(scraped[name] for name in re.findall(r"evenhand_\w+", query))), query
+    places = [tuple(panel["gridPos"].values()) for panel in board["panels"]]
+    assert len(set(places)) == len({panel["id"] for panel in board["panels"]}) == len(places)
+
+
+def test_the_command_lists_alarms_and_what_to_do(risen):
+    folder, *_ = risen
+    words = ["monitor", "--folder", str(folder), "alarms", "--registry", str(folder / "registry")]
+    done = CliRunner().invoke(command, words)
+    assert done.exit_code == 1
+    assert "takeover in all drafts" in done.stdout
+    assert "roll back to harbor-1" in done.stdout
+    assert json.loads(CliRunner().invoke(command, [*words, "--json"]).stdout)["advice"]["fallback"] == "harbor-1"
+
+
+def test_the_printed_policy_is_one(tmp_path):
+    done = CliRunner().invoke(command, ["monitor", "--folder", str(tmp_path), "policy"])
+    (tmp_path / "policy.yaml").write_text(done.stdout)
+    from evenhand.service.policy import read_policy
+
+    assert read_policy(tmp_path / "policy.yaml") == Policy()
+    assert 'rollback: "advise"  # advise: a person decides' in done.stdout
+
+
+def test_a_person_with_an_admin_key_rolls_back_once(risen):
+    folder, client, keys = risen
+    wish = {"instead_of": "harbor-2", "who": "ann", "why": "takeovers"}
+    for role, status in (("write", 403), ("read", 403)):
+        assert client.post("/v1/rollback", headers=keys[role], json=wish).status_code == status
+    assert client.post("/v1/rollback", headers=keys["admin"], json=wish | {"more": 1}).status_code == 422
+    assert client.post("/v1/rollback", headers=keys["admin"], json=wish | {"instead_of": "x"}).status_code == 409
+    assert state_of(read_log(Registry(str(folder / "registry")))).incumbent == "harbor-2"
+    done = client.post("/v1/rollback", headers=keys["admin"], json=wish)
+    assert (done.status_code, done.json()["name"], done.json()["who"]) == (200, "harbor-1", "ann")
+    assert client.post("/v1/rollback", headers=keys["admin"], json=wish).status_code == 409
+    assert client.get("/v1/alarms", headers=keys["read"]).json()["advice"] is None
+
+
+def test_the_service_needs_no_torch():
+    code = "import sys, evenhand.service.serve; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
