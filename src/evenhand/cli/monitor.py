@@ -11,6 +11,7 @@ import typer
 
 from evenhand.cli.options import Json, Quiet
 from evenhand.cli.output import Output
+from evenhand.cli.simulate import simulate
 from evenhand.errors import UserError
 
 monitor_app = typer.Typer(
@@ -199,6 +200,9 @@ def erase(
             else store.erase(tenant, "conversation", conversation or "", at_ms)
         )
     Output(as_json, quiet).result({"erased": list(ids)}, f"{len(ids)} events erased")
+
+
+monitor_app.command("simulate")(simulate)
 
 
 @contextmanager
