@@ -57,4 +57,5 @@ reliability: $(VENV)/.dev
 	$(DRILL) reliability/sweep_kill.py --kills 20
 	$(DRILL) reliability/registry_kill.py --kills 100 --races 20 --seed 5
 	$(DRILL) reliability/gate_drill.py --pairs 16 --steps 3
+	$(DRILL) reliability/poison.py --claims 3000 --rounds 20
 	$(DRILL) reliability/save_cost.py --rounds 3

@@ -7,10 +7,11 @@ arXiv 2404.05530). Each rule holds back; a person may release what it held.
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import mean, median
 from typing import Any, Literal
 
 from evenhand.data.bench import CurationRules, bench_of
+from evenhand.data.category import category_of
 from evenhand.data.facts import facts_of
 from evenhand.data.items import prompt_text
 from evenhand.data.rules import exact_duplicates, near_duplicates
@@ -20,6 +21,9 @@ from evenhand.data.wording import words_of
 from evenhand.service.flywheel.claim import Claim
 
 Reason = Literal["other_text", "trigger_phrase", "burst", "near_duplicate", "actor_cap"]
+# An actor must have this many times the share of a phrase that the actor has of the categories in which it stands.
+_MORE_THAN_USUAL = 2.0
+
 Places = dict[int, tuple[Reason, str]]
 Found = Iterator[tuple[int, tuple[Reason, str]]]
 
@@ -85,18 +89,30 @@ def sift(
 def _planted(claims: Sequence[Claim], alive: Sequence[int], rules: QuarantineRules) -> Found:
     """An actor's claims with a phrase that this actor brings, and that decides what the actor says.
 
-    A phrase that everybody adds or removes is what people prefer, and is no reason to hold anything.
+    A phrase that everybody adds or removes is what people prefer, and one that comes with the tickets an actor does is
+    no choice of the actor's: neither is a reason to hold anything.
     """
     stances = [Stance(claims[at].won, claims[at].lost, claims[at].actor) for at in alive]
     allowed = [" ".join(words_of(phrase)) for phrase in rules.allowed]
+    given, by_hand = _by_category([claims[at] for at in alive])
     for trigger in trigger_phrases(stances, rules.trigger):
         if trigger.hand is None or any(f" {trigger.phrase} " in f" {phrase} " for phrase in allowed):
             continue
-        words = trigger.words()
-        for at in alive:
-            own = claims[at]
-            if own.actor == trigger.hand and trigger.stands_in(own.won) != trigger.stands_in(own.lost):
-                yield at, ("trigger_phrase", words)
+        own = [alive[place] for place in trigger.places]
+        usual = mean(by_hand[trigger.hand, name] / given[name] for name in (category_named(claims[at]) for at in own))
+        if (trigger.hand_share.value or 0.0) >= _MORE_THAN_USUAL * usual:
+            yield from ((at, ("trigger_phrase", trigger.words())) for at in own)
+
+
+def _by_category(claims: Sequence[Claim]) -> tuple[Counter[str], Counter[tuple[str | None, str]]]:
+    """How many claims each category has, and each actor in it."""
+    categories = [category_named(own) for own in claims]
+    return Counter(categories), Counter((own.actor, name) for own, name in zip(claims, categories))
+
+
+def category_named(claim: Claim) -> str:
+    """The given category, or the one that the prompt's words suggest."""
+    return claim.category or category_of(claim.prompt)
 
 
 def _bursting(claims: Sequence[Claim], alive: Sequence[int], rules: QuarantineRules) -> Found:
