@@ -12,6 +12,7 @@ import typer
 from evenhand.cli.options import Json, Quiet
 from evenhand.cli.output import Output
 from evenhand.cli.simulate import simulate
+from evenhand.cli.trace import trace
 from evenhand.errors import UserError
 
 monitor_app = typer.Typer(
@@ -203,6 +204,7 @@ def erase(
 
 
 monitor_app.command("simulate")(simulate)
+monitor_app.command("trace")(trace)
 
 
 @contextmanager
