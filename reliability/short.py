@@ -26,6 +26,10 @@ DRILLS = {
     "security": ["--quick"],
     "sweep_kill": ["--kills", "3"],
     "poison": ["--claims", "1000", "--rounds", "2"],
+    "svc_kill": ["--kills", "2", "--any-start"],
+    "svc_load": ["--seconds", "1", "--any-speed"],
+    "svc_doors": ["--replays", "1000", "--seconds", "1", "--fuzz", "0"],
+    "svc_disk_full": ["--rounds", "1"],
 }
 # A plain save must fail where ours may not.
 CONTRAST = {"corrupt plain": ["--cases", "48", "--plain"], "kill_sweep plain": ["--kills", "200", "--plain", "--first"]}

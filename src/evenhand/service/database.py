@@ -37,6 +37,8 @@ class Database(ABC):
     """Connections to one database. Any thread may use it; one writes at a time."""
 
     types: ClassVar[Mapping[str, str]]
+    # What keeps services that start at once from making the tables at once.
+    turn: ClassVar[str] = "SELECT 1"
 
     @contextmanager
     def reading(self) -> Iterator[Execute]:
@@ -62,9 +64,11 @@ class Database(ABC):
     def _session(self, write: bool) -> Any: ...
 
     def create(self) -> None:
-        """Make the tables where they are missing."""
-        with self.writing() as execute:
-            for statement in TABLES:
+        """Make the tables where they are missing, each in its own transaction: one that held several locks could meet a
+        service that writes already, and each would wait for the other."""
+        for statement in TABLES:
+            with self.writing() as execute:
+                execute(self.turn)
                 execute(statement.format(nothing=NOTHING, **self.types))
 
 
@@ -141,6 +145,7 @@ class Postgres(Database):
         "real": "DOUBLE PRECISION",
         "serial": "BIGSERIAL PRIMARY KEY",
     }
+    turn: ClassVar[str] = "SELECT pg_advisory_xact_lock(71028871)"
 
     def __init__(self, url: str) -> None:
         try:
@@ -192,7 +197,11 @@ def open_database(place: str) -> Database:
             f"{place.partition('://')[0]}:// is no database that evenhand knows; use postgresql:// or a file."
         )
     database: Database = Postgres(place) if "://" in place else Sqlite(Path(place))
-    database.create()
+    try:
+        database.create()
+    except BaseException:
+        database.close()
+        raise
     return database
 
 
