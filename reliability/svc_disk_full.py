@@ -11,8 +11,10 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import count, islice
 from pathlib import Path
 
 from ground import verdict
@@ -38,16 +40,21 @@ def small_disk(folder: Path):
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def send(http: httpx.Client, first: int, count: int) -> tuple[Counter, list[str]]:
-    """Statuses of so many events, and those that were acknowledged."""
+def send(http: httpx.Client, names: Iterator[int], refusals: int, most: int) -> tuple[Counter, list[str]]:
+    """Statuses of events sent until so many were refused, at most `most`, and the events that were acknowledged.
+
+    A log that was folded into the database has room of its own, so that a full disk may be noticed late.
+    """
     statuses, taken = Counter(), []
-    for at in range(first, first + count):
+    for at in islice(names, most):
         about = {"id": f"e{at}", "kind": "draft", "conversation": "c", "draft": f"d{at}", "model": "m"}
         body = json.dumps(about | {"at": datetime.now(UTC).isoformat(), "text": "x" * 20_000})
         status = http.post("/v1/events", content=body).status_code
         statuses[status] += 1
         if status == 200:
             taken.append(f"e{at}")
+        if statuses.total() - statuses[200] == refusals:
+            break
     return statuses, taken
 
 
@@ -62,26 +69,25 @@ def fill(disk: Path) -> None:
 
 
 def drill(rounds: int, disk: Path) -> int:
-    good, acknowledged, at = 0, [], 0
+    good, acknowledged, names = 0, [], count()
     with Served(disk / "events") as served:
         headers = {"Authorization": f"Bearer {served.keys['admin']}"}
         with httpx.Client(base_url=served.url, headers=headers, trust_env=False, timeout=30) as http:
             for _ in range(rounds):
-                before, taken = send(http, at, 20)
+                before, taken = send(http, names, 1, 20)
                 acknowledged += taken
                 fill(disk)
-                full, taken = send(http, at + 20, 40)
+                full, taken = send(http, names, 20, 2000)
                 acknowledged += taken
                 reads = http.get("/v1/events", params={"limit": 10_000})
-                read = {json.loads(line)["id"] for line in reads.text.splitlines()}
+                read = set(acknowledged) <= {json.loads(line)["id"] for line in reads.text.splitlines()}
                 health = http.get("/healthz").status_code
                 (disk / "filler").unlink()
-                after, taken = send(http, at + 60, 20)
+                after, taken = send(http, names, 1, 20)
                 acknowledged += taken
-                at += 80
                 refused = {507, 503} & set(full)
                 fine = set(before) == set(after) == {200} and refused and set(full) <= {200, 503, 507}
-                fine = fine and reads.status_code == 200 and set(acknowledged[:-20]) <= read and health == 503
+                fine = fine and reads.status_code == 200 and read and health == 503
                 print(f"before {dict(before)}, full {dict(full)}, health {health}, after {dict(after)}", flush=True)
                 good += bool(fine)
     with existing_store(str(disk / "events")) as store:

@@ -206,7 +206,7 @@ def fuzz(served: Served, examples: int) -> bool:
     if not Path(line[0]).exists():
         print("S7: schemathesis is not installed: skipped", flush=True)
         return True
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=served.folder)
     print("S7:", " / ".join(row for row in done.stdout.splitlines()[-14:] if row.strip()), flush=True)
     return done.returncode == 0
 

@@ -145,6 +145,19 @@ def test_an_erasure_leaves_numbers_and_chain_and_is_on_record_without_the_name(s
     assert store.append([said], NOW).outcomes == ("conflict",)
 
 
+def test_no_byte_of_an_erased_text_is_left_on_the_disk(tmp_path):
+    with production(tmp_path / "m") as happens:
+        for at in range(30):
+            happens.draft(f"d{at}", f"Question of marker{at}.", f"Answer to marker{at}. " + "x" * 3000)
+        reader = existing_store(str(tmp_path / "m"))
+        with reader as other:  # a service beside, with a connection of its own
+            assert len(other.events("default", ("draft",))) == 30
+            happens.store.erase("default", "conversation", "c-d7", 0)
+            left = {file.name: file.read_bytes() for file in (tmp_path / "m").iterdir()}
+    assert sum(content.count(b"marker8.") for content in left.values()) > 0
+    assert sum(content.count(b"marker7.") for content in left.values()) == 0
+
+
 def test_notices_add_up_and_keys_are_kept_as_hashes(store):
     for _ in range(2):
         store.note({("default", "late"): 2, ("", "forged"): 1}, NOW)

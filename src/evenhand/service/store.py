@@ -165,7 +165,8 @@ class Store:
         """Remove all text, names and salts of one actor's or conversation's events; returns the events' ids.
 
         The rows stay as numbers under the same links, so that chain and counts still hold. That it was done is kept
-        as a record of the topic `erasure`, without the name.
+        as a record of the topic `erasure`, without the name. The database's files forget the text too (see
+        `Database.scrub`).
         """
         which = "tenant = :tenant AND actor = :name" if what == "actor" else "tenant = :tenant AND conversation = :name"
         values = {"tenant": tenant, "name": name}
@@ -175,6 +176,7 @@ class Store:
             execute(f"UPDATE events SET {gone} WHERE {which}", values)
             if ids:
                 _record(execute, "erasure", {"tenant": tenant, "by": what, "ids": ids}, at_ms)
+        self.database.scrub()
         return tuple(ids)
 
     def events(

@@ -77,7 +77,7 @@ def gather(store: Store, order: Order, released: frozenset[str]) -> Gathered:
     first = sift(reaped.claims, order.rules, reaped.odd, released)
     thumbs = settled([own for own in first.passed if own.origin == "thumb"])
     rejected = [own for own in first.passed if own.lost and not own.won]
-    derived = (*sent_pairs(store, order.tenant, rejected), *thumb_pairs(thumbs, order.thumb_pairs))
+    derived = (*sent_pairs(store, order.tenant, order.since_ms, rejected), *thumb_pairs(thumbs, order.thumb_pairs))
     second = sift(derived, order.rules, (), released)
     judgments = tuple(own for own in (*first.passed, *second.passed) if own.is_pair)
     return Gathered(judgments, thumbs, (*first.held, *second.held), _left_out(reaped, first, thumbs))
@@ -90,7 +90,8 @@ def held_row(held: Held) -> dict[str, Any]:
 
 def _left_out(reaped: Harvest, first: Sifted, thumbs: Sequence[Claim]) -> dict[str, int]:
     """Events that became no row, by reason: those of the harvest, and thumbs against the majority on their draft."""
-    unheard = sum(own.origin == "thumb" for own in first.passed) - sum(len(set(own.events)) - 1 for own in thumbs)
+    heard = {event for own in thumbs for event in own.events}
+    unheard = sum(own.origin == "thumb" and own.events[-1] not in heard for own in first.passed)
     textless = sum(own.origin == "takeover" and not own.is_pair for own in first.passed)
     more = {"thumb_outvoted": unheard, "takeover_without_text": textless}
     return dict(reaped.left_out) | {reason: count for reason, count in more.items() if count > 0}

@@ -53,7 +53,7 @@ def thumb_pairs(thumbs: Sequence[Claim], by: ThumbPairs) -> tuple[Claim, ...]:
     return tuple(pairs)
 
 
-def sent_pairs(store: Store, tenant: str, rejected: Iterable[Claim]) -> tuple[Claim, ...]:
+def sent_pairs(store: Store, tenant: str, since_ms: int, rejected: Iterable[Claim]) -> tuple[Claim, ...]:
     """Replies that went out as drafted over replies to the same prompt that were rejected.
 
     Going out alone says nothing. A rejected reply has a thumb down or was taken over; it is paired once, with the first
@@ -69,7 +69,7 @@ def sent_pairs(store: Store, tenant: str, rejected: Iterable[Claim]) -> tuple[Cl
         for stored in page:
             event = stored.event
             draft = drafts.get(event.draft) if event else None
-            if event is None or draft is None or event.draft in refused:
+            if event is None or draft is None or event.draft in refused or stored.at_ms < since_ms:
                 continue
             assert draft.event is not None
             rivals = waiting.get(_key(draft.event), [])
