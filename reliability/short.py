@@ -27,7 +27,6 @@ DRILLS = {
     "sweep_kill": ["--kills", "3"],
     "poison": ["--claims", "1000", "--rounds", "2"],
     "svc_kill": ["--kills", "2", "--any-start"],
-    "svc_load": ["--seconds", "1", "--any-speed"],
     "svc_doors": ["--replays", "1000", "--seconds", "1", "--fuzz", "0"],
     "svc_disk_full": ["--rounds", "1"],
 }

@@ -1,12 +1,13 @@
 """Events become judgments and thumbs, each row naming the events that it rests on."""
 
 import json
-import subprocess
-import sys
 
 import pytest
+from click.testing import Result
 from happenings import production
+from typer.testing import CliRunner
 
+from evenhand.cli.main import app
 from evenhand.data.read import read_judgments, read_pairs
 from evenhand.data.votes import answer_kind, read_answers
 from evenhand.errors import DataError, UserError
@@ -236,18 +237,16 @@ def test_a_person_releases_held_rows_by_giving_the_file_back(tmp_path):
 
 
 def test_the_command_collects_and_says_what_a_newcomer_has_wrong(tmp_path):
-    def run(*words: str) -> subprocess.CompletedProcess:
-        line = [sys.executable, "-m", "evenhand", "collect", *words]
-        return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(app, ["collect", *words, "--out", str(tmp_path / "out"), "--json"])
 
-    missing = run(str(tmp_path / "nowhere"), "--out", str(tmp_path / "out"))
-    assert missing.returncode == 2
-    assert "is not there; give the folder of `evenhand monitor`" in missing.stderr
+    missing = run(str(tmp_path / "nowhere"))
+    assert "is not there; give the folder of `evenhand monitor`" in str(missing.exception)
     with production(tmp_path / "m") as happens:
         happens.draft("d1", PARCEL, "Soon.")
         happens.happen("edit", "d1", text="Soon.", sent="It arrives on Friday.", actor="ann")
-    done = run(str(tmp_path / "m"), "--out", str(tmp_path / "out"), "--json")
-    assert done.returncode == 0, done.stderr
+    done = run(str(tmp_path / "m"))
+    assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["rows"]["judgments"] == 1
 
 

@@ -2,13 +2,13 @@
 
 import json
 import math
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
 from happenings import production
+from typer.testing import CliRunner
 
+from evenhand.cli.main import app
 from evenhand.errors import UserError
 from evenhand.service.chain import verify
 from evenhand.service.event import read_event
@@ -71,10 +71,9 @@ def test_what_is_no_probability_is_refused():
 
 
 def test_the_command_stores_what_it_invents(tmp_path):
-    line = [sys.executable, "-m", "evenhand", "monitor", "--folder", str(tmp_path / "m"), "simulate", "--drafts", "40"]
-    done = subprocess.run([*line, "--change-at", "20", "--json"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    words = ["monitor", "--folder", str(tmp_path / "m"), "simulate", "--drafts", "40", "--change-at", "20", "--json"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["first_changed"] == "d0-000020"
-    alone = subprocess.run([*line, "--to", "http://127.0.0.1:1"], capture_output=True, text=True, check=False)
-    assert alone.returncode == 2
-    assert "give --to and --key together" in alone.stderr
+    alone = CliRunner().invoke(app, [*words, "--to", "http://127.0.0.1:1"])
+    assert "give --to and --key together" in str(alone.exception)
