@@ -12,12 +12,11 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count, islice
 from pathlib import Path
 
-from ground import verdict
+from ground import small_disk, verdict
 
 import httpx
 
@@ -27,17 +26,6 @@ from evenhand.service.store import existing_store
 from served import Served
 
 DISK_MIB = 32
-
-
-@contextmanager
-def small_disk(folder: Path):
-    """A file system of DISK_MIB; raises CalledProcessError where none can be mounted."""
-    folder.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def send(http: httpx.Client, names: Iterator[int], refusals: int, most: int) -> tuple[Counter, list[str]]:
@@ -110,7 +98,7 @@ def main() -> int:
             print("S8: a small file system needs root: skipped")
             return 0
         try:
-            with small_disk(Path(scratch) / "disk") as disk:
+            with small_disk(Path(scratch) / "disk", DISK_MIB) as disk:
                 good = drill(asked.rounds, disk)
         except subprocess.CalledProcessError:
             print("S8: no file system can be mounted here: skipped")
