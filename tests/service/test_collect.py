@@ -14,7 +14,8 @@ from evenhand.errors import DataError, UserError
 from evenhand.service.chain import verify
 from evenhand.service.flywheel.collection import Order, collect
 from evenhand.service.flywheel.quarantine import QuarantineRules
-from evenhand.service.flywheel.shelf import Shelf, read_rows, released_ids
+from evenhand.service.flywheel.review import ballot_of, released_by
+from evenhand.service.flywheel.shelf import Shelf, read_rows
 from evenhand.service.store import Store
 
 PARCEL = "Where is my parcel?"
@@ -217,23 +218,48 @@ def test_an_erasure_takes_rows_out_changes_the_hash_and_names_what_went(tmp_path
     assert not [file for file in out.rglob("*.json*") if "gone." in file.read_text() or "of gone" in file.read_text()]
 
 
-def test_a_person_releases_held_rows_by_giving_the_file_back(tmp_path):
-    out = tmp_path / "out"
+@pytest.fixture
+def held(tmp_path):
+    """A production of which one edit is held back, collected in `out`."""
     with production(tmp_path / "m") as happens:
         happens.draft("d1", PARCEL, "Soon.")
         happens.happen("edit", "d1", text="Never drafted.", sent="It arrives on Friday.", actor="ann")
-        held = gathered(happens.store, out)
-        rows = read_rows(Shelf.at(out).held)
-        assert [row["reason"] for row in rows] == ["other_text"]
-        reviewed = tmp_path / "reviewed.jsonl"
-        reviewed.write_text(json.dumps(rows[0] | {"release": True}) + "\n")
-        released = collect(happens.store, Order(), Shelf.at(out), released_ids(reviewed))
-    assert held["rows"] == {"judgments": 0, "thumbs": 0, "held": 1}
-    assert released["rows"] == {"judgments": 1, "thumbs": 0, "held": 0}
-    assert released["released"] == [rows[0]["id"]]
+        gathered(happens.store, tmp_path / "out")
+        yield happens.store, Shelf.at(tmp_path / "out")
+
+
+def test_a_person_releases_held_rows_by_giving_the_file_back(held, tmp_path):
+    store, shelf = held
+    (row,) = read_rows(shelf.held)
+    assert (row["reason"], row["release"], read_rows(shelf.judgments)) == ("other_text", False, [])
+    reviewed = tmp_path / "reviewed.jsonl"
+    reviewed.write_text(json.dumps(row | {"release": True}) + "\n")
+    for _ in range(2):  # a second run with the same review changes nothing
+        record = collect(store, Order(), shelf, released_by(reviewed, shelf))
+        assert record["rows"] == {"judgments": 1, "thumbs": 0, "held": 0}
+        assert record["released"] == [row["id"]]
+    assert collect(store, Order(), shelf)["rows"]["held"] == 1
     reviewed.write_text('{"id": "x"}\n')
-    with pytest.raises(UserError, match="no file of held rows"):
-        released_ids(reviewed)
+    with pytest.raises(UserError, match="no file of held rows or votes"):
+        released_by(reviewed, shelf)
+
+
+@pytest.mark.parametrize(("choices", "rows"), [("ww", 1), ("wwl", 1), ("wl", 0), ("l", 0), ("w=", 1), ("=", 0)])
+def test_people_release_a_held_pair_by_a_majority_on_a_blind_page(held, tmp_path, choices, rows):
+    store, shelf = held
+    votes = tmp_path / "votes.jsonl"
+    ballot = ballot_of(shelf, votes)
+    for number, choice in enumerate(choices):
+        shown = ballot.next(f"voter {number}")
+        better = "left" if shown.replies[0] == "It arrives on Friday." else "right"
+        worse = {"left": "right", "right": "left"}[better]
+        said = {"w": better, "l": worse, "=": "tie"}[choice]
+        assert ballot.vote(f"voter {number}", shown.question.id, said, "2026-11-25T10:00:00+00:00")
+    for _ in range(2):
+        assert collect(store, Order(), shelf, released_by(votes, shelf))["rows"]["judgments"] == rows
+    if rows:
+        with pytest.raises(UserError, match="holds no pair back"):
+            ballot_of(shelf, tmp_path / "other.jsonl")
 
 
 def test_the_command_collects_and_says_what_a_newcomer_has_wrong(tmp_path):

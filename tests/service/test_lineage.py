@@ -4,7 +4,9 @@ import json
 
 import pytest
 from happenings import production
+from typer.testing import CliRunner
 
+from evenhand.cli.main import app
 from evenhand.data.preparation import Wanted, prepare
 from evenhand.errors import UserError
 from evenhand.lifecycle.manifest import write_manifest
@@ -60,6 +62,10 @@ def test_after_an_erasure_the_old_data_is_named_and_new_data_is_clean(made):
     curated(tmp_path / "collected", tmp_path / "v2")
     clean = trace(tmp_path / "collected", tmp_path / "v2", None)
     assert (clean.erased, clean.problems) == ((), ())
+    words = ["monitor", "trace", events[0], "--collected", str(tmp_path / "collected"), "--json", "--data"]
+    for data, code, rests in (("v1", 1, [name]), ("v2", 0, [])):
+        done = CliRunner().invoke(app, [*words, str(tmp_path / data)])
+        assert (done.exit_code, json.loads(done.stdout)["rests_on_it"]) == (code, rests)
     assert clean.data != before.data
     assert set(before.pairs) - set(clean.pairs) == {name}
     assert trace(tmp_path / "collected", tmp_path / "v2", tmp_path / "ship").problems == (

@@ -25,7 +25,7 @@ def collect(
     cap: Annotated[int, typer.Option(min=1, help="Fewest claims that an actor may have.")] = 100,
     allow: Annotated[list[str] | None, typer.Option(help="A phrase that is no trigger, such as a signature.")] = None,
     reviewed: Annotated[
-        Path | None, typer.Option(help="The held rows, `release` set to true where they may pass.")
+        Path | None, typer.Option(help="Held rows with `release` set to true, or votes of `evenhand monitor review`.")
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -39,14 +39,19 @@ def collect(
     from evenhand.service.flywheel.collection import Order
     from evenhand.service.flywheel.collection import collect as gather
     from evenhand.service.flywheel.quarantine import QuarantineRules
-    from evenhand.service.flywheel.shelf import Shelf, released_ids
+    from evenhand.service.flywheel.shelf import Shelf
     from evenhand.service.store import existing_store
 
     since_ms = 0 if since is None else int(since.replace(tzinfo=UTC).timestamp() * 1000)
     rules = QuarantineRules(burst_claims=burst, cap_floor=cap, allowed=tuple(allow or ()))
-    released = released_ids(reviewed) if reviewed else ()
+    shelf = Shelf.at(out)
+    released: tuple[str, ...] = ()
+    if reviewed is not None:
+        from evenhand.service.flywheel.review import released_by
+
+        released = released_by(reviewed, shelf)
     with existing_store(store) as events:
-        record = gather(events, Order(tenant, since_ms, thumbs, rules), Shelf.at(out), released)
+        record = gather(events, Order(tenant, since_ms, thumbs, rules), shelf, released)
     output = Output(as_json, quiet)
     for sentence in _remarks(record, out, len(released)):
         output.say(sentence)

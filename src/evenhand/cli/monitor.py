@@ -11,6 +11,7 @@ import typer
 
 from evenhand.cli.options import Json, Quiet
 from evenhand.cli.output import Output
+from evenhand.cli.review import review
 from evenhand.cli.simulate import simulate
 from evenhand.cli.trace import trace
 from evenhand.errors import UserError
@@ -205,6 +206,7 @@ def erase(
 
 monitor_app.command("simulate")(simulate)
 monitor_app.command("trace")(trace)
+monitor_app.command("review")(review)
 
 
 @contextmanager

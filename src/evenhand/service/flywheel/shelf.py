@@ -63,13 +63,3 @@ def json_lines(rows: Iterable[Row]) -> str:
 def read_rows(path: Path) -> list[Row]:
     """The objects of a file that `json_lines` wrote."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-
-
-def released_ids(file: Path) -> tuple[str, ...]:
-    """The ids that a person released in a file of held rows; raises UserError where it is none."""
-    try:
-        return tuple(row["id"] for row in read_rows(file) if row["release"] is True)
-    except (OSError, ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{file} is no file of held rows ({error!r}); edit `release` in the one that was written, and give it back."
-        ) from error
