@@ -6,31 +6,18 @@ python reliability/disk_full.py --sizes 20      (needs root for a small file sys
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ground import small_disk
 from tiny import Hooks, differing, ended, fingerprint, fork, train_tiny, verdict
 
 from evenhand.training.checkpoint import newest_checkpoint
 
 DISK_MIB = 64
 FULL = 74
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of DISK_MIB; raises CalledProcessError where none can be mounted."""
-    folder.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def fills(disk: Path, share: float, wanted: dict[str, str], scratch: Path) -> bool:
@@ -89,7 +76,7 @@ def drill(sizes: int, scratch: Path) -> tuple[int, int]:
     whole = scratch / "whole"
     assert ended(fork(lambda: train_tiny(whole), scratch / "whole.log")) == 0
     wanted = fingerprint(whole)
-    with small_disk(scratch / "disk") as disk:
+    with small_disk(scratch / "disk", DISK_MIB) as disk:
         held = [fills(disk, i / sizes * 0.999, wanted, scratch) for i in range(sizes)]
         held.append(refused_at_the_start(disk, scratch))
     if shutil.which("strace"):

@@ -7,7 +7,7 @@ import importlib
 import subprocess
 import sys
 
-import tiny  # first, since it finds the sources
+from ground import verdict  # first, since it finds the sources
 
 DRILLS = {
     "kill_sweep": ["--kills", "8"],
@@ -26,6 +26,10 @@ DRILLS = {
     "security": ["--quick"],
     "sweep_kill": ["--kills", "3"],
     "page_drill": ["--events", "4000", "--seconds", "60", "--settle", "0"],
+    "poison": ["--claims", "1000", "--rounds", "2"],
+    "svc_kill": ["--kills", "2", "--any-start"],
+    "svc_doors": ["--replays", "1000", "--seconds", "1", "--fuzz", "0"],
+    "svc_disk_full": ["--rounds", "1"],
 }
 # A plain save must fail where ours may not.
 CONTRAST = {"corrupt plain": ["--cases", "48", "--plain"], "kill_sweep plain": ["--kills", "200", "--plain", "--first"]}
@@ -49,7 +53,7 @@ def main() -> int:
         print(f"--- {name}", flush=True)
         done = subprocess.run([sys.executable, __file__, name], timeout=SECONDS, check=False)
         good += done.returncode == 0
-    return tiny.verdict("short drills", good, len(names), "as they should be")
+    return verdict("short drills", good, len(names), "as they should be")
 
 
 if __name__ == "__main__":

@@ -15,9 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests" / "model"), str(ROOT / "tests" / "training")]
-sys.path.append(str(ROOT / "tests" / "lifecycle"))
+import ground
 
 from architectures import tiny
 from small_training import OBJECTIVE, settings, some_pairs
@@ -29,6 +27,8 @@ from evenhand.training.journal import read_journal
 from evenhand.training.loop import Hooks
 from evenhand.training.ranks import ranks_joined
 from evenhand.training.train import Place, make_policy, train_policy
+
+ROOT, verdict = ground.ROOT, ground.verdict
 
 WIDE = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 1}
 # What a clock or the machine's mood decides.
@@ -153,12 +153,6 @@ def import_what_a_run_imports() -> None:
         for name in names.read_text().splitlines():
             with suppress(ImportError):  # some are made at run time
                 importlib.import_module(name)
-
-
-def verdict(name: str, good: int, of: int, rest: str) -> int:
-    """Print a drill's figure as its last line; the exit code."""
-    print(f"{name}: {good} of {of} {rest}", flush=True)
-    return 0 if good == of else 1
 
 
 import_what_a_run_imports()

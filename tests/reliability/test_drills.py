@@ -37,9 +37,9 @@ def test_a_drill_is_passed_and_a_plain_save_fails_its_own(name: str) -> None:
 
 
 def test_every_drill_has_a_short_form_and_a_place_in_make() -> None:
-    drills = {file.stem for file in ROOM.glob("*.py")} - {"tiny", "plain", "short"}
+    drills = {file.stem for file in ROOM.glob("*.py")} - {"ground", "tiny", "plain", "short"}
     rules = (ROOM.parent / "Makefile").read_text()
     assert not [name for name in drills if f"reliability/{name}.py" not in rules]
-    # One needs a quiet machine; the others have their short forms in tests of the registry, the gate and the alarms.
-    elsewhere = {"save_cost", "registry_kill", "gate_drill", "alarm_drill"}
+    # Two need a quiet machine; the others have their short forms in tests of the registry, the gate and the alarms.
+    elsewhere = {"save_cost", "svc_load", "registry_kill", "gate_drill", "alarm_drill"}
     assert not drills - elsewhere - set(NAMES)

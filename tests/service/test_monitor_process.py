@@ -167,22 +167,6 @@ def test_no_key_is_kept_in_the_database_as_it_was_shown(monitor):
         assert key.rpartition("_")[2].encode() not in kept
 
 
-def test_what_was_acknowledged_is_there_once_after_kill_9(tmp_path):
-    served = Monitor(tmp_path / "events")
-    acknowledged = []
-    for round_number in range(3):
-        for i in range(25):
-            event = draft(f"kill-{round_number}-{i}")
-            if served.ask("POST", "/v1/events", served.keys["write"], json=event).status_code == 200:
-                acknowledged.append(event["id"])
-        served.kill()
-        served.start()
-    assert len(acknowledged) == 75
-    assert sorted(stored(served)) == sorted(acknowledged)
-    assert command(served, "verify")[1]["passed"] is True
-    assert served.end() in (0, 143, -signal.SIGTERM)
-
-
 def test_the_client_keeps_events_while_the_service_is_away(tmp_path):
     served = Monitor(tmp_path / "events")
     key = served.keys["write"]

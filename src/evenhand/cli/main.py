@@ -8,6 +8,7 @@ import typer
 
 from evenhand.cli.advise import advise
 from evenhand.cli.audit import audit
+from evenhand.cli.collect import collect
 from evenhand.cli.compare import compare
 from evenhand.cli.convert import convert
 from evenhand.cli.curate import curate
@@ -55,6 +56,7 @@ for command in (
     verify,
     gate,
     sample,
+    collect,
 ):
     app.command()(command)
 app.command("run")(run_stages)

@@ -11,6 +11,9 @@ import typer
 
 from evenhand.cli.options import Json, Quiet
 from evenhand.cli.output import Output
+from evenhand.cli.review import review
+from evenhand.cli.simulate import simulate
+from evenhand.cli.trace import trace
 from evenhand.errors import UserError
 
 monitor_app = typer.Typer(
@@ -254,6 +257,11 @@ def erase(
             else store.erase(tenant, "conversation", conversation or "", at_ms)
         )
     Output(as_json, quiet).result({"erased": list(ids)}, f"{len(ids)} events erased")
+
+
+monitor_app.command("simulate")(simulate)
+monitor_app.command("trace")(trace)
+monitor_app.command("review")(review)
 
 
 @contextmanager

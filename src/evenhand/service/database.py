@@ -23,6 +23,13 @@ Execute = Callable[..., list[Row]]
 
 # Earlier ones can lose committed pages when two connections write and checkpoint at once: sqlite.org/wal.html#walresetbug
 _SOUND = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
+_PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "secure_delete=ON",
+    "journal_size_limit=67108864",
+    "cache_size=-16000",
+)
 
 
 class DatabaseFull(StorageError):
@@ -37,6 +44,8 @@ class Database(ABC):
     """Connections to one database. Any thread may use it; one writes at a time."""
 
     types: ClassVar[Mapping[str, str]]
+    # What keeps services that start at once from making the tables at once.
+    turn: ClassVar[str] = "SELECT 1"
 
     @contextmanager
     def reading(self) -> Iterator[Execute]:
@@ -55,6 +64,10 @@ class Database(ABC):
         """SQL for a table `given` of `columns` (name to type) out of the JSON array of objects in parameter `rows`."""
 
     @abstractmethod
+    def scrub(self) -> None:
+        """Let the database's files forget what was deleted or overwritten, as far as the database can."""
+
+    @abstractmethod
     def close(self) -> None:
         """Close every connection."""
 
@@ -62,9 +75,11 @@ class Database(ABC):
     def _session(self, write: bool) -> Any: ...
 
     def create(self) -> None:
-        """Make the tables where they are missing."""
-        with self.writing() as execute:
-            for statement in TABLES:
+        """Make the tables where they are missing, each in its own transaction: one that held several locks could meet a
+        service that writes already, and each would wait for the other."""
+        for statement in TABLES:
+            with self.writing() as execute:
+                execute(self.turn)
                 execute(statement.format(nothing=NOTHING, **self.types))
 
 
@@ -94,6 +109,22 @@ class Sqlite(Database):
         return (
             f"(SELECT {', '.join(f'value ->> {name!r} AS {name}' for name in columns)} FROM json_each(:rows)) AS given"
         )
+
+    def scrub(self) -> None:
+        """Fold the log into the file, whose pages were overwritten (secure_delete), and cut it off.
+
+        Raises DatabaseAway where a reader kept the log in use for ten seconds; the next call does what is left.
+        """
+        with _sqlite_errors(self.path):
+            connection = self._writers.get()
+            try:
+                ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                self._writers.put(connection)
+        if busy:
+            raise DatabaseAway(
+                f"{self.path}: somebody reads the log, which may still hold erased text; erase once more."
+            )
 
     def close(self) -> None:
         """Close every connection; the last one folds the log into the file."""
@@ -127,7 +158,7 @@ class Sqlite(Database):
     def _open(self) -> apsw.Connection:
         connection = apsw.Connection(str(self.path))
         connection.set_busy_timeout(10_000)
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "journal_size_limit=67108864", "cache_size=-16000"):
+        for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         return connection
 
@@ -141,6 +172,7 @@ class Postgres(Database):
         "real": "DOUBLE PRECISION",
         "serial": "BIGSERIAL PRIMARY KEY",
     }
+    turn: ClassVar[str] = "SELECT pg_advisory_xact_lock(71028871)"
 
     def __init__(self, url: str) -> None:
         try:
@@ -155,6 +187,14 @@ class Postgres(Database):
         """SQL for the table `given` out of the JSON array in parameter `rows`."""
         typed = ", ".join(f"{name} {kind.format(**self.types)}" for name, kind in columns.items())
         return f"(SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS given({typed})) AS given"
+
+    def scrub(self) -> None:
+        """Give the space of dead rows back for use; the server overwrites it in time, its log and backups are its own."""
+        connection = self._take()
+        try:
+            connection.execute("VACUUM events")
+        finally:
+            self._free.put(connection)
 
     def close(self) -> None:
         """Close every connection."""
@@ -192,7 +232,11 @@ def open_database(place: str) -> Database:
             f"{place.partition('://')[0]}:// is no database that evenhand knows; use postgresql:// or a file."
         )
     database: Database = Postgres(place) if "://" in place else Sqlite(Path(place))
-    database.create()
+    try:
+        database.create()
+    except BaseException:
+        database.close()
+        raise
     return database
 
 

@@ -6,14 +6,17 @@ Readers see whole transactions, from any thread, and never wait for the writer.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+from evenhand.errors import UserError
 from evenhand.files import canonical_json
 from evenhand.service.batch import ROLLUP_SUMS, Batch, Outcome, row_of
 from evenhand.service.chain import link_of
-from evenhand.service.database import Database, Execute, Row
+from evenhand.service.database import Database, Execute, Row, open_database
 from evenhand.service.event import Event, Kind, day_of, read_event
 
 # The tenant under which notices stand that no key could be found for.
@@ -162,7 +165,8 @@ class Store:
         """Remove all text, names and salts of one actor's or conversation's events; returns the events' ids.
 
         The rows stay as numbers under the same links, so that chain and counts still hold. That it was done is kept
-        as a record of the topic `erasure`, without the name.
+        as a record of the topic `erasure`, without the name. The database's files forget the text too (see
+        `Database.scrub`).
         """
         which = "tenant = :tenant AND actor = :name" if what == "actor" else "tenant = :tenant AND conversation = :name"
         values = {"tenant": tenant, "name": name}
@@ -172,6 +176,7 @@ class Store:
             execute(f"UPDATE events SET {gone} WHERE {which}", values)
             if ids:
                 add_record(execute, "erasure", {"tenant": tenant, "by": what, "ids": ids}, at_ms)
+        self.database.scrub()
         return tuple(ids)
 
     def events(
@@ -273,3 +278,16 @@ def _stored(row: Row) -> StoredEvent:
     columns[8] = None if columns[8] is None else bool(columns[8])
     columns.append(None if body is None else read_event(columns[1], body))
     return StoredEvent(*columns)
+
+
+@contextmanager
+def existing_store(place: str) -> Iterator[Store]:
+    """The store in a folder, a file or behind a URL, closed afterwards; raises UserError where there is none."""
+    path = Path(place) / "events.db" if "://" not in place and Path(place).is_dir() else Path(place)
+    if "://" not in place and not path.is_file():
+        raise UserError(f"{path} is not there; give the folder of `evenhand monitor`, or postgresql://...")
+    database = open_database(place if "://" in place else str(path))
+    try:
+        yield Store(database)
+    finally:
+        database.close()
