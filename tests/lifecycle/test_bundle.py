@@ -21,9 +21,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, Qwen2C
 from evenhand.errors import ExportError, ModelError, StorageError, UserError
 from evenhand.figure import figure
 from evenhand.lifecycle.bundle import Shipped, Wanted, export_run
+from evenhand.lifecycle.contestant import load_contestant
 from evenhand.lifecycle.gguf_file import splitting_of, write_gguf
 from evenhand.lifecycle.manifest import manifest_hash, problems, read_manifest
 from evenhand.lifecycle.signature import signature_problems
+from evenhand.model.load import Source, find_source
+from evenhand.model.scores import ScoredPairs
 
 __all__ = ["small_disk"]
 SILENT = listening()[0].say
@@ -74,15 +77,56 @@ def test_an_adapter_is_shipped_with_its_base_by_name(
     assert problems(out) == []
     assert shipped.manifest_sha256 == manifest_hash(out)
     config = json.loads((out / "adapter_config.json").read_text())
-    assert (
-        config["base_model_name_or_path"]
-        == json.loads((runs["adapter"] / "recipe.json").read_text())["model"]["source"]
-    )
+    assert (config["base_model_name_or_path"], config["revision"]) == ("small", None)
     again = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(small_model), out).eval()
     assert torch.equal(logits(again), trained_logits(runs["adapter"], small_model))
     (proof,) = shipped.proofs
     assert (proof.rows, proof.same_prompt_tokens, proof.replies_alike) == (64, 64, 4)
     assert proof.largest_difference <= 1e-4
+
+
+@pytest.fixture(scope="session")
+def bf16_runs(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> dict[bool, Path]:
+    """Runs that were trained and evaluated in bf16: of an adapter, and of all weights."""
+    folder = tmp_path_factory.mktemp("bf16")
+    return {
+        adapter: finished_run(folder / str(adapter), small_model, adapter, dtype="bfloat16")
+        for adapter in (True, False)
+    }
+
+
+@pytest.mark.parametrize("adapter", [True, False], ids=["lora", "full"])
+def test_a_run_in_bf16_is_shipped_as_what_it_was_evaluated_as(
+    bf16_runs: dict[bool, Path], small_model: Path, tmp_path: Path, adapter: bool
+) -> None:
+    """The report's own scores of the held-out pairs, against the exported files read by transformers and PEFT alone."""
+    run = bf16_runs[adapter]
+    shipped = export_run(run, tmp_path / "out", Wanted(dtype="bfloat16"), SILENT)
+    loaders = [(proof.loader, proof.tolerance) for proof in shipped.proofs]
+    half = ("PEFT, bfloat16" if adapter else "transformers, bfloat16", 2e-2)
+    assert loaders == ([("PEFT", 1e-4), half] if adapter else [half])
+    assert all(proof.largest_difference <= proof.tolerance for proof in shipped.proofs)
+    base = AutoModelForCausalLM.from_pretrained(small_model if adapter else tmp_path / "out", dtype=torch.bfloat16)
+    model = PeftModel.from_pretrained(base, tmp_path / "out").eval() if adapter else base.eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    step = json.loads((run / "done.json").read_text())["step"]
+    kept = ScoredPairs.read(run / "rows" / f"step-{step:06d}.parquet")
+    pairs = [json.loads(line) for line in (run.parent / "held_out.jsonl").read_text().splitlines()]
+    for i, row in enumerate(kept.row_B.tolist()):
+        mean = answer_mean(model, tokenizer, pairs[row]["prompt"], pairs[row]["chosen"])
+        assert abs(mean - kept.chosen_mean_B[i]) <= 2e-2
+
+
+def answer_mean(model: torch.nn.Module, tokenizer: Any, prompt: str, answer: str) -> float:
+    """Mean log-probability of a rendered answer and its end of turn, nats per token, by transformers alone."""
+    turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+    head = tokenizer.apply_chat_template(turns[:1], add_generation_prompt=True)["input_ids"]
+    whole = tokenizer.apply_chat_template(turns)["input_ids"]
+    end = max(i for i, token in enumerate(whole) if token == tokenizer.eos_token_id) + 1
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([whole[:end]])).logits[0].double()
+    told = logits.log_softmax(-1)[range(len(head) - 1, end - 1), whole[len(head) : end]]
+    return float(told.mean())
 
 
 @pytest.mark.parametrize("kind", ["adapter", "full"])
@@ -136,6 +180,43 @@ def test_a_qwen2_gguf_keeps_its_biases(tmp_path: Path, small_model: Path) -> Non
     assert torch.allclose(logits(again.eval()), logits(model), atol=0.01)
 
 
+@pytest.mark.parametrize("wanted", [Wanted(), Wanted(merge=True, gguf=True)], ids=["adapter", "merged and gguf"])
+def test_no_exported_file_names_a_folder_of_this_machine(
+    runs: dict[str, Path], small_model: Path, tmp_path: Path, wanted: Wanted
+) -> None:
+    export_run(runs["adapter"], tmp_path / "out", wanted, SILENT)
+    ours = {
+        str(place) for place in (Path.home(), small_model.parents[2], runs["adapter"].parents[2], tmp_path, Path.cwd())
+    }
+    files = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert len(files) >= 7
+    named = [(file.name, place) for file in files for place in ours if place.encode() in file.read_bytes()]
+    assert named == []
+
+
+def test_an_export_finds_its_base_and_its_held_out_pairs_where_they_lie(
+    adapter: tuple[Path, Shipped], small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, _ = adapter
+    contestant = load_contestant(str(out), "float32", SILENT)
+    assert contestant.source.base == Source("small", small_model)
+    assert len(contestant.own_held_out()[0]) == 8
+    monkeypatch.setenv("EVENHAND_CACHE", str(tmp_path / "another machine's"))
+    with pytest.raises(
+        ModelError, match=r"stands on a base called small, whose weights hash to \w{16}, and this machine"
+    ):
+        find_source(str(out))
+    subprocess.run(["cp", "-r", small_model, tmp_path / "small"], check=True)
+    monkeypatch.chdir(tmp_path)
+    elsewhere = load_contestant(str(out), "float32", SILENT)
+    assert elsewhere.own_held_out()[0] == ()
+    weights = load_file("small/model.safetensors")
+    weights["model.norm.weight"][0] += 1
+    save_file(weights, "small/model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"is not the base that .* was trained on"):
+        load_contestant(str(out), "float32", SILENT)
+
+
 def test_what_gguf_cannot_say_is_refused() -> None:
     digits = {"type": "Digits", "individual_digits": True}
     bytes_ = {"type": "ByteLevel", "use_regex": True}
@@ -153,7 +234,10 @@ def test_the_manifest_says_where_it_comes_from(runs: dict[str, Path], adapter: t
     assert manifest["data"]["hash"] == identity["data"]
     assert (manifest["data"]["rows_in"], manifest["data"]["rows_used"]) == (26, 26)
     assert manifest["base"]["sha256"] == identity["model"]
-    assert manifest["recipe"] == json.loads((runs["adapter"] / "recipe.json").read_text())
+    recipe = json.loads((runs["adapter"] / "recipe.json").read_text())
+    recipe["model"]["source"] = manifest["base"]["name"]
+    recipe["data"] |= {"train": "train.jsonl", "validation": "held_out.jsonl"}
+    assert manifest["recipe"] == recipe
     assert manifest["results"]["after"] == report["after"]
     assert manifest["seeds"] == {"training": 0, "split": 0}
     assert manifest["code"]["torch"] == torch.__version__.partition("+")[0]
@@ -250,6 +334,28 @@ def spoilt_adapter(trained: Any, staging: Path) -> None:
     weights[name] += 0.5
     save_file(weights, staging / "adapter_model.safetensors")
     (staging / "adapter_config.json").write_bytes((trained.run.model / "adapter_config.json").read_bytes())
+
+
+@pytest.mark.parametrize("kind", ["adapter", "full"])
+def test_weights_that_were_changed_or_do_not_fit_are_refused(runs: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    run = tmp_path / "run"
+    subprocess.run(["cp", "-r", runs[kind], run], check=True)
+    (file,) = (run / "model").glob("*.safetensors")
+    weights = load_file(file)
+    name = next(name for name in weights if "q_proj" in name)
+    weights[name] += 1e-3
+    save_file(weights, file, metadata={"format": "pt"})
+    refused(
+        run, tmp_path / "out", ModelError, r"is not what the run ended with: its weights hash to \w{16} and the run"
+    )
+    done = json.loads((run / "done.json").read_text())
+    del done["weights"]  # as of a run of an older version
+    (run / "done.json").write_text(json.dumps(done))
+    weights[name.replace("q_proj", "other")] = weights.pop(name)
+    save_file(weights, file, metadata={"format": "pt"})
+    refused(
+        run, tmp_path / "out", ModelError, "1 of the model's weights are not in its files, .*q_proj.* save it again"
+    )
 
 
 def test_a_full_disk_leaves_nothing(runs: dict[str, Path], small_disk: Path) -> None:

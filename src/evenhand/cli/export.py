@@ -15,7 +15,10 @@ def export(
     merge: Annotated[bool, typer.Option("--merge", help="Whole weights instead of the adapter.")] = False,
     gguf: Annotated[bool, typer.Option("--gguf", help="One GGUF file in F16, for llama.cpp.")] = False,
     dtype: Annotated[
-        str, typer.Option(help="Precision of whole weights: auto (the base's own), float32 or bfloat16.")
+        str,
+        typer.Option(
+            help="Precision of whole weights, and of the base an adapter is proved on: auto (the base's own), float32, bfloat16."
+        ),
     ] = "auto",
     key: Annotated[Path | None, typer.Option(help="Private key (PEM, elliptic curve) to sign with.")] = None,
     serving: Annotated[
@@ -31,13 +34,15 @@ def export(
     """
     from evenhand.lifecycle.appraisal import dtype_name
     from evenhand.lifecycle.bundle import Wanted, export_run
-    from evenhand.lifecycle.push import push_folder
+    from evenhand.lifecycle.push import push_folder, require_pushable
 
     output = Output(as_json, quiet)
+    if push is not None:
+        require_pushable(push)
     shipped = export_run(run, out, Wanted(merge, gguf, dtype_name(dtype), key, serving), output.say)
     found = shipped.json()
     words = [f"{out}: {', '.join(shipped.kinds)}, proved; manifest {shipped.manifest_sha256[:16]}"]
     if push is not None:
-        found["pushed"] = push_folder(out, push)
+        found["pushed"] = push_folder(out, push, output.say)
         words.append(f"uploaded to {found['pushed']}")
     output.result(found, "\n".join(words))

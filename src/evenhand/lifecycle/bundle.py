@@ -26,7 +26,16 @@ from evenhand.lifecycle.parity import serving_problems
 from evenhand.lifecycle.provenance import FinishedRun, facts_of, read_run
 from evenhand.lifecycle.signature import public_key_of, sign
 from evenhand.model.forward import Policy
-from evenhand.model.load import DtypeName, Source, choose_device, find_source, load_model, load_tokenizer
+from evenhand.model.load import (
+    DtypeName,
+    Source,
+    builtin_or_hub,
+    choose_device,
+    find_source,
+    load_model,
+    load_tokenizer,
+)
+from evenhand.model.places import remember_place
 
 BILL = "bom.cdx.json"
 CARD = "README.md"
@@ -39,7 +48,7 @@ _WRITTEN_ANEW = re.compile(r".*\.safetensors\.index\.json|config\.json|adapter_c
 class Wanted:
     """What to write: the adapter, or with `merge` whole weights; `gguf` asks for one F16 file; `key` signs it all.
 
-    `serving` is the model folder of the server that is to run it, which must feed and stop alike.
+    `dtype` is that of whole weights, and the one of the base on which an adapter is proved beside fp32. `serving` is the model folder of the server that is to run it, which must feed and stop alike.
     """
 
     merge: bool = False
@@ -114,6 +123,7 @@ def export_run(run_folder: Path, out: Path, wanted: Wanted, say: Callable[[str],
         if wanted.key:
             sign(staging, wanted.key)
         _publish(staging, out)
+        _remember(trained)
     except OSError as error:
         raise storage_error(error, out, _bytes(trained)) from error
     finally:
@@ -144,7 +154,10 @@ def _fill(
     if not whole and not wanted.gguf:
         as_disk_error(lambda: _save_adapter(trained, staging))
         kinds.append("adapter")
-        proofs.append(proof.prove_adapter(trained.seen, staging, trained.base_source.folder, torch.float32))
+        base = trained.base_source.folder
+        proofs += [
+            proof.prove_adapter(trained.seen, staging, base, dtype) for dtype in _served_in(trained, wanted.dtype)
+        ]
     if whole or wanted.gguf:
         dtype = _stored_dtype(trained, wanted.dtype)
         model = _merged(trained)
@@ -218,6 +231,13 @@ def _stored_dtype(trained: _Trained, name: DtypeName) -> torch.dtype:
     return torch.bfloat16 if stored == "bfloat16" else torch.float32
 
 
+def _served_in(trained: _Trained, name: DtypeName) -> list[torch.dtype]:
+    """The precisions in which an adapter is proved: fp32, and bf16 where its base is served or was trained on in it."""
+    machine = (trained.run.report or {}).get("machine") or {}
+    half = torch.bfloat16 in (_stored_dtype(trained, name), getattr(torch, machine.get("dtype", "float32")))
+    return [torch.float32, torch.bfloat16] if half else [torch.float32]
+
+
 def _publish(staging: Path, out: Path) -> None:
     """Give the finished folder its name; raises UserError where another process was faster."""
     for file in staging.rglob("*"):
@@ -229,6 +249,20 @@ def _publish(staging: Path, out: Path) -> None:
         raise UserError(f"{out} appeared while the export ran; choose another --out.")
     staging.rename(out)
     sync_directory(out.absolute().parent)
+
+
+def _remember(trained: _Trained) -> None:
+    """So that on this machine the export finds its base and its held-out pairs, whose folders it does not name."""
+    run, source = trained.run, trained.base_source
+    if not builtin_or_hub(trained.base.name):
+        remember_place(trained.base.sha256, {"folder": str(source.folder.resolve())})
+    data = run.recipe.data
+    paths = {key: getattr(data, key) for key in ("source", "train", "validation")}
+    here = {
+        key: str(Path(path).resolve()) for key, path in paths.items() if isinstance(path, str) and Path(path).exists()
+    }
+    if here:
+        remember_place(run.identity["data"], {"data": here})
 
 
 def _bytes(trained: _Trained) -> int:
