@@ -21,9 +21,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, Qwen2C
 from evenhand.errors import ExportError, ModelError, StorageError, UserError
 from evenhand.figure import figure
 from evenhand.lifecycle.bundle import Shipped, Wanted, export_run
+from evenhand.lifecycle.contestant import load_contestant
 from evenhand.lifecycle.gguf_file import splitting_of, write_gguf
 from evenhand.lifecycle.manifest import manifest_hash, problems, read_manifest
 from evenhand.lifecycle.signature import signature_problems
+from evenhand.model.load import Source, find_source
 
 __all__ = ["small_disk"]
 SILENT = listening()[0].say
@@ -74,10 +76,7 @@ def test_an_adapter_is_shipped_with_its_base_by_name(
     assert problems(out) == []
     assert shipped.manifest_sha256 == manifest_hash(out)
     config = json.loads((out / "adapter_config.json").read_text())
-    assert (
-        config["base_model_name_or_path"]
-        == json.loads((runs["adapter"] / "recipe.json").read_text())["model"]["source"]
-    )
+    assert (config["base_model_name_or_path"], config["revision"]) == ("small", None)
     again = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(small_model), out).eval()
     assert torch.equal(logits(again), trained_logits(runs["adapter"], small_model))
     (proof,) = shipped.proofs
@@ -136,6 +135,43 @@ def test_a_qwen2_gguf_keeps_its_biases(tmp_path: Path, small_model: Path) -> Non
     assert torch.allclose(logits(again.eval()), logits(model), atol=0.01)
 
 
+@pytest.mark.parametrize("wanted", [Wanted(), Wanted(merge=True, gguf=True)], ids=["adapter", "merged and gguf"])
+def test_no_exported_file_names_a_folder_of_this_machine(
+    runs: dict[str, Path], small_model: Path, tmp_path: Path, wanted: Wanted
+) -> None:
+    export_run(runs["adapter"], tmp_path / "out", wanted, SILENT)
+    ours = {
+        str(place) for place in (Path.home(), small_model.parents[2], runs["adapter"].parents[2], tmp_path, Path.cwd())
+    }
+    files = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert len(files) >= 7
+    named = [(file.name, place) for file in files for place in ours if place.encode() in file.read_bytes()]
+    assert named == []
+
+
+def test_an_export_finds_its_base_and_its_held_out_pairs_where_they_lie(
+    adapter: tuple[Path, Shipped], small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, _ = adapter
+    contestant = load_contestant(str(out), "float32", SILENT)
+    assert contestant.source.base == Source("small", small_model)
+    assert len(contestant.own_held_out()[0]) == 8
+    monkeypatch.setenv("EVENHAND_CACHE", str(tmp_path / "another machine's"))
+    with pytest.raises(
+        ModelError, match=r"stands on a base called small, whose weights hash to \w{16}, and this machine"
+    ):
+        find_source(str(out))
+    subprocess.run(["cp", "-r", small_model, tmp_path / "small"], check=True)
+    monkeypatch.chdir(tmp_path)
+    elsewhere = load_contestant(str(out), "float32", SILENT)
+    assert elsewhere.own_held_out()[0] == ()
+    weights = load_file("small/model.safetensors")
+    weights["model.norm.weight"][0] += 1
+    save_file(weights, "small/model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"is not the base that .* was trained on"):
+        load_contestant(str(out), "float32", SILENT)
+
+
 def test_what_gguf_cannot_say_is_refused() -> None:
     digits = {"type": "Digits", "individual_digits": True}
     bytes_ = {"type": "ByteLevel", "use_regex": True}
@@ -153,7 +189,10 @@ def test_the_manifest_says_where_it_comes_from(runs: dict[str, Path], adapter: t
     assert manifest["data"]["hash"] == identity["data"]
     assert (manifest["data"]["rows_in"], manifest["data"]["rows_used"]) == (26, 26)
     assert manifest["base"]["sha256"] == identity["model"]
-    assert manifest["recipe"] == json.loads((runs["adapter"] / "recipe.json").read_text())
+    recipe = json.loads((runs["adapter"] / "recipe.json").read_text())
+    recipe["model"]["source"] = manifest["base"]["name"]
+    recipe["data"] |= {"train": "train.jsonl", "validation": "held_out.jsonl"}
+    assert manifest["recipe"] == recipe
     assert manifest["results"]["after"] == report["after"]
     assert manifest["seeds"] == {"training": 0, "split": 0}
     assert manifest["code"]["torch"] == torch.__version__.partition("+")[0]

@@ -7,12 +7,15 @@ from typing import Any
 
 from evenhand.errors import ModelError
 from evenhand.files import canonical_json, sha256, sha256_file
+from evenhand.model import builtin
 from evenhand.model.load import Source, find_source
+from evenhand.model.places import public_name
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """`name` is what a recipe calls it; `revision` is a hub's commit; `origin` is where a built-in one comes from."""
+    """`name` is what others call it, and no folder of this machine; `revision` is a hub's commit; `origin` is where a
+    built-in one comes from."""
 
     name: str
     sha256: str
@@ -40,7 +43,7 @@ def base_of(name: str, expected_sha256: str) -> tuple[Base, Source]:
             f"{name} is not the base that was trained on: its weights hash to {found[:16]} and the run's to "
             f"{expected_sha256[:16]}; get that revision of the base back."
         )
-    return Base(name, found, _revision(source.folder), _origin(source.folder)), source
+    return Base(public_name(name, source.folder), found, _revision(source.folder), _origin(source.folder)), source
 
 
 def _revision(folder: Path) -> str | None:
@@ -50,4 +53,7 @@ def _revision(folder: Path) -> str | None:
 
 def _origin(folder: Path) -> dict[str, Any] | None:
     file = folder / "origin.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    if not file.exists():
+        return None
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found | {"repository": builtin.REPOSITORY}

@@ -26,7 +26,16 @@ from evenhand.lifecycle.parity import serving_problems
 from evenhand.lifecycle.provenance import FinishedRun, facts_of, read_run
 from evenhand.lifecycle.signature import public_key_of, sign
 from evenhand.model.forward import Policy
-from evenhand.model.load import DtypeName, Source, choose_device, find_source, load_model, load_tokenizer
+from evenhand.model.load import (
+    DtypeName,
+    Source,
+    builtin_or_hub,
+    choose_device,
+    find_source,
+    load_model,
+    load_tokenizer,
+)
+from evenhand.model.places import remember_place
 
 BILL = "bom.cdx.json"
 CARD = "README.md"
@@ -114,6 +123,7 @@ def export_run(run_folder: Path, out: Path, wanted: Wanted, say: Callable[[str],
         if wanted.key:
             sign(staging, wanted.key)
         _publish(staging, out)
+        _remember(trained)
     except OSError as error:
         raise storage_error(error, out, _bytes(trained)) from error
     finally:
@@ -229,6 +239,20 @@ def _publish(staging: Path, out: Path) -> None:
         raise UserError(f"{out} appeared while the export ran; choose another --out.")
     staging.rename(out)
     sync_directory(out.absolute().parent)
+
+
+def _remember(trained: _Trained) -> None:
+    """So that on this machine the export finds its base and its held-out pairs, whose folders it does not name."""
+    run, source = trained.run, trained.base_source
+    if not builtin_or_hub(trained.base.name):
+        remember_place(trained.base.sha256, {"folder": str(source.folder.resolve())})
+    data = run.recipe.data
+    paths = {key: getattr(data, key) for key in ("source", "train", "validation")}
+    here = {
+        key: str(Path(path).resolve()) for key, path in paths.items() if isinstance(path, str) and Path(path).exists()
+    }
+    if here:
+        remember_place(run.identity["data"], {"data": here})
 
 
 def _bytes(trained: _Trained) -> int:

@@ -10,7 +10,7 @@ from evenhand.figure import figure
 
 _NOT_MEASURED = "not measured"
 _LOADING = {
-    "adapter": 'PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "this folder")',
+    "adapter": 'PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base}), "this folder")',
     "merged": 'AutoModelForCausalLM.from_pretrained("this folder")',
     "classifier": 'AutoModelForSequenceClassification.from_pretrained("this folder"): one label, the reward',
     "gguf": "llama-cli -m {name}-f16.gguf",
@@ -32,7 +32,7 @@ def _metadata(facts: Mapping[str, Any]) -> ModelCardData:
     base = facts["base"]
     origin = base.get("origin") or {}
     library = "peft" if facts["kinds"] == ["adapter"] else "transformers"
-    named = base["name"] if _is_hub_id(base["name"]) else None
+    named = base["name"] if _is_hub_id(base["name"]) else origin.get("repository")
     return ModelCardData(
         base_model=named,
         library_name=library,
@@ -93,8 +93,21 @@ def _intended(facts: Mapping[str, Any]) -> str:
 
 
 def _loading(facts: Mapping[str, Any]) -> str:
-    lines = [_LOADING[kind].format(base=facts["base"]["name"], name=facts["name"]) for kind in facts["kinds"]]
-    return "## Loading\n\n" + "\n".join(f"    {line}" for line in lines)
+    base = facts["base"]
+    hub, built_in = _is_hub_id(base["name"]), base["name"].startswith("builtin:")
+    given = f'"{base["name"]}"' if hub else "builtin_folder()" if built_in else f'"folder of {base["name"]}"'
+    lines = [_LOADING[kind].format(base=given, name=facts["name"]) for kind in facts["kinds"]]
+    if built_in and facts["kinds"] == ["adapter"]:
+        lines.insert(
+            0, "from evenhand.model.builtin import builtin_folder  # converts the base once and tells its folder"
+        )
+    revision = f"revision {base['revision']}, " if base["revision"] else ""
+    return (
+        "## Loading\n\n"
+        + "\n".join(f"    {line}" for line in lines)
+        + f"\n\nBase: {base['name']}, {revision}weights and configuration with the hash `{base['sha256']}`"
+        + ("." if hub or built_in else "; a folder of the team's own, which no hub is known to hold.")
+    )
 
 
 def _data(facts: Mapping[str, Any]) -> str:

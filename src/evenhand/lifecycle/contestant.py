@@ -17,6 +17,7 @@ from evenhand.lifecycle.manifest import NAME, manifest_hash, problems, read_mani
 from evenhand.model.forward import Policy
 from evenhand.model.load import DtypeName, Source, choose_device, choose_dtype, find_source, load_model, load_tokenizer
 from evenhand.model.modes import Form, prompt_encoder
+from evenhand.model.places import place_of
 from evenhand.training.material import read_texts
 from evenhand.training.recipe import Recipe, check_recipe
 
@@ -106,12 +107,19 @@ def _stated(source: Source) -> dict[str, Any]:
                 f"{source.base.name} is not the base that {source.folder} was trained on: its weights hash to "
                 f"{weights_hash(source.base)[:16]} and the manifest says {manifest['base']['sha256'][:16]}."
             )
-        return {"recipe": manifest["recipe"], "data": manifest["data"]["hash"]}
+        return {"recipe": _with_own_data(manifest), "data": manifest["data"]["hash"]}
     run = source.folder.parent
     if source.folder.name != "model" or not (run / "recipe.json").exists() or not (run / "identity.json").exists():
         return {}
     recipe = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
     return {"recipe": recipe, "data": json.loads((run / "identity.json").read_text(encoding="utf-8"))["data"]}
+
+
+def _with_own_data(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The recipe as shipped, its data by the paths of this machine where the run was exported here."""
+    recipe: dict[str, Any] = manifest["recipe"]
+    paths = (place_of(manifest["data"]["hash"]) or {}).get("data", {})
+    return recipe | {"data": recipe["data"] | paths}
 
 
 def _recipe(value: dict[str, Any] | None, name: str) -> Recipe | None:

@@ -11,6 +11,7 @@ from evenhand.errors import RecipeError, UserError
 from evenhand.files import canonical_json, sha256, sha256_file
 from evenhand.lifecycle.base import Base
 from evenhand.model.load import find_source, load_tokenizer
+from evenhand.model.places import portable
 from evenhand.training.recipe import Recipe, check_recipe
 
 _LIBRARIES = ("torch", "transformers", "peft", "safetensors")
@@ -52,8 +53,12 @@ def read_run(folder: Path) -> FinishedRun:
 
 
 def facts_of(run: FinishedRun, base: Base) -> dict[str, Any]:
-    """Everything that a manifest says of a run besides its files; what was not measured is null."""
-    resolved = run.recipe.resolved()
+    """Everything that a manifest says of a run besides its files; what was not measured is null.
+
+    The recipe names the base as the manifest does and files by their names: no folder of this machine goes out.
+    """
+    resolved = portable(run.recipe.resolved())
+    resolved["model"]["source"] = base.name
     report = run.report or {}
     tokenizer = load_tokenizer(find_source(str(run.model)))
     return {

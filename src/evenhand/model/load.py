@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from evenhand.errors import ModelError
 from evenhand.model import builtin
+from evenhand.model.places import place_of
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
 _BUILTIN = "builtin:"
@@ -64,7 +65,31 @@ def find_source(name: str) -> Source:
     base = _read_json(adapter).get("base_model_name_or_path")
     if not base:
         raise ModelError(f"{adapter} names no base model; add `base_model_name_or_path` to it.")
-    return Source(name, folder, find_source(str(base)), ignored)
+    return Source(name, folder, _base_source(folder, str(base)), ignored)
+
+
+def _base_source(adapter: Path, name: str) -> Source:
+    """The base that an adapter names; of an export without a name that others know, where this machine keeps it."""
+    manifest = adapter / "manifest.json"
+    stated = _read_json(manifest).get("base") if manifest.exists() else None
+    sha256 = stated.get("sha256") if isinstance(stated, dict) else None
+    kept = (place_of(sha256) or {}).get("folder")
+    if kept is not None and Path(kept).is_dir():
+        return replace(find_source(kept), name=name)
+    try:
+        return find_source(name)
+    except ModelError as error:
+        if sha256 is None or builtin_or_hub(name):
+            raise
+        raise ModelError(
+            f"{adapter} stands on a base called {name}, whose weights hash to {str(sha256)[:16]}, and this machine does not "
+            f"know where that lies; run the command where a folder {name} holds it."
+        ) from error
+
+
+def builtin_or_hub(name: str) -> bool:
+    """Whether a base of this name is found the same way on every machine."""
+    return name.startswith(_BUILTIN) or (name.count("/") == 1 and not name.startswith((".", "/", "~")))
 
 
 def check_safe(folder: Path) -> tuple[str, ...]:
