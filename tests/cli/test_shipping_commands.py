@@ -5,6 +5,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hub_server import TOKEN, hub_server
+from huggingface_hub import constants
 from small_run import finished_run
 from test_commands import Invoke, invoke
 from trained_model import POLICY
@@ -60,6 +62,27 @@ def test_a_tampered_folder_is_exit_1_and_no_folder_of_ours_exit_2(invoke: Invoke
     assert (again.code, again.err) == (2, "error: ship exists already; choose another --out, or remove it.\n")
     assert invoke("verify", ".").code == 2
     assert "has no manifest.json" in invoke("verify", ".").err
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_a_push_is_refused_before_anything_is_written_and_says_where_it_went(
+    invoke: Invoke, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no = invoke("export", run, "--out", "ship", "--push", "team/harbor")
+    assert (no.code, no.out, Path("ship").exists()) == (2, "", False)
+    assert no.err == (
+        "error: --push needs a network, and HF_HUB_OFFLINE forbids it; unset it, or export without --push.\n"
+    )
+    with hub_server() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yes = invoke("export", run, "--out", "ship", "--push", "team/harbor", "-q")
+        assert yes.code == 0, yes.err
+    assert yes.out.splitlines()[-1] == f"uploaded to {hub.url}/team/harbor"
+    assert set(hub.repositories["team/harbor"]) == {file.name for file in Path("ship").iterdir()}
+    assert hub.repositories["team/harbor"]["manifest.json"] == Path("ship/manifest.json").read_bytes()
 
 
 def test_a_gate_says_yes_with_exit_0_and_no_with_exit_1(invoke: Invoke, small_model: Path) -> None:

@@ -31,13 +31,15 @@ def export(
     """
     from evenhand.lifecycle.appraisal import dtype_name
     from evenhand.lifecycle.bundle import Wanted, export_run
-    from evenhand.lifecycle.push import push_folder
+    from evenhand.lifecycle.push import push_folder, require_pushable
 
     output = Output(as_json, quiet)
+    if push is not None:
+        require_pushable(push)
     shipped = export_run(run, out, Wanted(merge, gguf, dtype_name(dtype), key, serving), output.say)
     found = shipped.json()
     words = [f"{out}: {', '.join(shipped.kinds)}, proved; manifest {shipped.manifest_sha256[:16]}"]
     if push is not None:
-        found["pushed"] = push_folder(out, push)
+        found["pushed"] = push_folder(out, push, output.say)
         words.append(f"uploaded to {found['pushed']}")
     output.result(found, "\n".join(words))
