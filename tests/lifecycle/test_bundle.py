@@ -291,5 +291,27 @@ def spoilt_adapter(trained: Any, staging: Path) -> None:
     (staging / "adapter_config.json").write_bytes((trained.run.model / "adapter_config.json").read_bytes())
 
 
+@pytest.mark.parametrize("kind", ["adapter", "full"])
+def test_weights_that_were_changed_or_do_not_fit_are_refused(runs: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    run = tmp_path / "run"
+    subprocess.run(["cp", "-r", runs[kind], run], check=True)
+    (file,) = (run / "model").glob("*.safetensors")
+    weights = load_file(file)
+    name = next(name for name in weights if "q_proj" in name)
+    weights[name] += 1e-3
+    save_file(weights, file, metadata={"format": "pt"})
+    refused(
+        run, tmp_path / "out", ModelError, r"is not what the run ended with: its weights hash to \w{16} and the run"
+    )
+    done = json.loads((run / "done.json").read_text())
+    del done["weights"]  # as of a run of an older version
+    (run / "done.json").write_text(json.dumps(done))
+    weights[name.replace("q_proj", "other")] = weights.pop(name)
+    save_file(weights, file, metadata={"format": "pt"})
+    refused(
+        run, tmp_path / "out", ModelError, "1 of the model's weights are not in its files, .*q_proj.* save it again"
+    )
+
+
 def test_a_full_disk_leaves_nothing(runs: dict[str, Path], small_disk: Path) -> None:
     refused(runs["full"], small_disk / "out", StorageError, "No space left")

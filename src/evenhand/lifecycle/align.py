@@ -123,7 +123,8 @@ def _run(bench: Bench) -> None:
         tell.say("no held-out pairs were given, so there is no report; add `validation` to see whether it got better.")
     else:
         write_run_report(bench, before, evaluated(bench, outcome.model_step, outcome), outcome)
-    write_json(folder / "done.json", {"identity": bench.identity, "step": outcome.model_step})
+    weights = weights_hash(Source(recipe.name, folder / "model"))
+    write_json(folder / "done.json", {"identity": bench.identity, "step": outcome.model_step, "weights": weights})
 
 
 def identity_of(recipe: Recipe, hashes: dict[str, str], tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import evenhand
-from evenhand.errors import RecipeError, UserError
+from evenhand.errors import ModelError, RecipeError, UserError
 from evenhand.files import canonical_json, sha256, sha256_file
-from evenhand.lifecycle.base import Base
-from evenhand.model.load import find_source, load_tokenizer
+from evenhand.lifecycle.base import Base, weights_hash
+from evenhand.model.load import Source, find_source, load_tokenizer
 from evenhand.model.places import portable
 from evenhand.training.recipe import Recipe, check_recipe
 
@@ -19,13 +19,14 @@ _LIBRARIES = ("torch", "transformers", "peft", "safetensors")
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """A run folder whose model is there to be shipped."""
+    """A run folder whose model is there to be shipped; `weights` is the hash that they had when the run ended."""
 
     folder: Path
     recipe: Recipe
     identity: dict[str, str]
     step: int
     report: dict[str, Any] | None
+    weights: str | None = None
 
     @property
     def model(self) -> Path:
@@ -34,7 +35,7 @@ class FinishedRun:
 
 
 def read_run(folder: Path) -> FinishedRun:
-    """The finished run in `folder`; raises UserError where there is none."""
+    """The finished run in `folder`; raises UserError where there is none, ModelError where its weights were changed since."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give a run folder, as `evenhand train` writes it.")
     if not (folder / "recipe.json").exists():
@@ -47,9 +48,16 @@ def read_run(folder: Path) -> FinishedRun:
         recipe = check_recipe(_json(folder / "recipe.json"), str(folder / "recipe.json"))
         done = _json(folder / "done.json")
         report = _json(folder / "report.json") if (folder / "report.json").exists() else None
-        return FinishedRun(folder, recipe, dict(done["identity"]), int(done["step"]), report)
+        run = FinishedRun(folder, recipe, dict(done["identity"]), int(done["step"]), report, done.get("weights"))
     except (ValueError, KeyError, TypeError, RecipeError) as error:
         raise UserError(f"{folder}: the run's files cannot be read ({error}); train it again.") from error
+    found = weights_hash(Source(recipe.name, run.model))
+    if run.weights not in (None, found):
+        raise ModelError(
+            f"{run.model} is not what the run ended with: its weights hash to {found[:16]} and the run noted "
+            f"{run.weights[:16]}; get the files back, or train it again."
+        )
+    return run
 
 
 def facts_of(run: FinishedRun, base: Base) -> dict[str, Any]:

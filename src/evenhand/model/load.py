@@ -1,7 +1,8 @@
 """A model and tokenizer from a folder, a hub id or the built-in package; nothing that executes code is ever loaded."""
 
 import json
-from collections.abc import Iterator
+import warnings
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -11,8 +12,8 @@ from typing import Any, Literal
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
-from peft import PeftModel
-from safetensors import SafetensorError
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -145,18 +146,20 @@ def load_model(
     try:
         if source.base:
             base = load_model(source.base, dtype, device, four_bit, rewards)
-            return _with_exact_head(PeftModel.from_pretrained(base, source.folder, is_trainable=False), rewards)
+            return _with_exact_head(_with_adapter(base, source.folder), rewards)
         with _quiet_about_new_heads():
-            model = (AutoModelForSequenceClassification if rewards else AutoModelForCausalLM).from_pretrained(
+            model, told = (AutoModelForSequenceClassification if rewards else AutoModelForCausalLM).from_pretrained(
                 source.folder,
                 dtype=dtype,
                 trust_remote_code=False,
                 use_safetensors=True,
+                output_loading_info=True,
                 **({"num_labels": 1} if rewards else {}),
                 **(_four_bit(dtype, device) if four_bit else {}),
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{source.folder}: the model cannot be loaded ({_first_line(error)}).") from error
+    _require_all(source.folder, {key for key in told["missing_keys"] if not (rewards and key.startswith("score."))})
     _with_exact_head(model, rewards)
     if not four_bit:
         return model.to(device)
@@ -165,6 +168,25 @@ def load_model(
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return model
+
+
+def _with_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
+    """The adapter on its base; PEFT leaves what the file has not as it was drawn, and only warns."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Found missing adapter keys")
+        model = PeftModel.from_pretrained(base, folder, is_trainable=False)
+    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+        _require_all(folder, get_peft_model_state_dict(model, save_embedding_layers=False).keys() - set(file.keys()))
+    return model
+
+
+def _require_all(folder: Path, missing: Collection[str]) -> None:
+    """Raise ModelError where a weight is missing, which the libraries would draw at random and go on."""
+    if missing:
+        raise ModelError(
+            f"{folder}: {len(missing)} of the model's weights are not in its files, {min(missing)} for one, so it is another "
+            "model or has been changed; save it again."
+        )
 
 
 def is_reward_model(source: Source) -> bool:
