@@ -26,6 +26,7 @@ from evenhand.lifecycle.gguf_file import splitting_of, write_gguf
 from evenhand.lifecycle.manifest import manifest_hash, problems, read_manifest
 from evenhand.lifecycle.signature import signature_problems
 from evenhand.model.load import Source, find_source
+from evenhand.model.scores import ScoredPairs
 
 __all__ = ["small_disk"]
 SILENT = listening()[0].say
@@ -82,6 +83,50 @@ def test_an_adapter_is_shipped_with_its_base_by_name(
     (proof,) = shipped.proofs
     assert (proof.rows, proof.same_prompt_tokens, proof.replies_alike) == (64, 64, 4)
     assert proof.largest_difference <= 1e-4
+
+
+@pytest.fixture(scope="session")
+def bf16_runs(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> dict[bool, Path]:
+    """Runs that were trained and evaluated in bf16: of an adapter, and of all weights."""
+    folder = tmp_path_factory.mktemp("bf16")
+    return {
+        adapter: finished_run(folder / str(adapter), small_model, adapter, dtype="bfloat16")
+        for adapter in (True, False)
+    }
+
+
+@pytest.mark.parametrize("adapter", [True, False], ids=["lora", "full"])
+def test_a_run_in_bf16_is_shipped_as_what_it_was_evaluated_as(
+    bf16_runs: dict[bool, Path], small_model: Path, tmp_path: Path, adapter: bool
+) -> None:
+    """The report's own scores of the held-out pairs, against the exported files read by transformers and PEFT alone."""
+    run = bf16_runs[adapter]
+    shipped = export_run(run, tmp_path / "out", Wanted(dtype="bfloat16"), SILENT)
+    loaders = [(proof.loader, proof.tolerance) for proof in shipped.proofs]
+    half = ("PEFT, bfloat16" if adapter else "transformers, bfloat16", 2e-2)
+    assert loaders == ([("PEFT", 1e-4), half] if adapter else [half])
+    assert all(proof.largest_difference <= proof.tolerance for proof in shipped.proofs)
+    base = AutoModelForCausalLM.from_pretrained(small_model if adapter else tmp_path / "out", dtype=torch.bfloat16)
+    model = PeftModel.from_pretrained(base, tmp_path / "out").eval() if adapter else base.eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    step = json.loads((run / "done.json").read_text())["step"]
+    kept = ScoredPairs.read(run / "rows" / f"step-{step:06d}.parquet")
+    pairs = [json.loads(line) for line in (run.parent / "held_out.jsonl").read_text().splitlines()]
+    for i, row in enumerate(kept.row_B.tolist()):
+        mean = answer_mean(model, tokenizer, pairs[row]["prompt"], pairs[row]["chosen"])
+        assert abs(mean - kept.chosen_mean_B[i]) <= 2e-2
+
+
+def answer_mean(model: torch.nn.Module, tokenizer: Any, prompt: str, answer: str) -> float:
+    """Mean log-probability of a rendered answer and its end of turn, nats per token, by transformers alone."""
+    turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+    head = tokenizer.apply_chat_template(turns[:1], add_generation_prompt=True)["input_ids"]
+    whole = tokenizer.apply_chat_template(turns)["input_ids"]
+    end = max(i for i, token in enumerate(whole) if token == tokenizer.eos_token_id) + 1
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([whole[:end]])).logits[0].double()
+    told = logits.log_softmax(-1)[range(len(head) - 1, end - 1), whole[len(head) : end]]
+    return float(told.mean())
 
 
 @pytest.mark.parametrize("kind", ["adapter", "full"])

@@ -15,7 +15,10 @@ def export(
     merge: Annotated[bool, typer.Option("--merge", help="Whole weights instead of the adapter.")] = False,
     gguf: Annotated[bool, typer.Option("--gguf", help="One GGUF file in F16, for llama.cpp.")] = False,
     dtype: Annotated[
-        str, typer.Option(help="Precision of whole weights: auto (the base's own), float32 or bfloat16.")
+        str,
+        typer.Option(
+            help="Precision of whole weights, and of the base an adapter is proved on: auto (the base's own), float32, bfloat16."
+        ),
     ] = "auto",
     key: Annotated[Path | None, typer.Option(help="Private key (PEM, elliptic curve) to sign with.")] = None,
     serving: Annotated[

@@ -48,7 +48,7 @@ _WRITTEN_ANEW = re.compile(r".*\.safetensors\.index\.json|config\.json|adapter_c
 class Wanted:
     """What to write: the adapter, or with `merge` whole weights; `gguf` asks for one F16 file; `key` signs it all.
 
-    `serving` is the model folder of the server that is to run it, which must feed and stop alike.
+    `dtype` is that of whole weights, and the one of the base on which an adapter is proved beside fp32. `serving` is the model folder of the server that is to run it, which must feed and stop alike.
     """
 
     merge: bool = False
@@ -154,7 +154,10 @@ def _fill(
     if not whole and not wanted.gguf:
         as_disk_error(lambda: _save_adapter(trained, staging))
         kinds.append("adapter")
-        proofs.append(proof.prove_adapter(trained.seen, staging, trained.base_source.folder, torch.float32))
+        base = trained.base_source.folder
+        proofs += [
+            proof.prove_adapter(trained.seen, staging, base, dtype) for dtype in _served_in(trained, wanted.dtype)
+        ]
     if whole or wanted.gguf:
         dtype = _stored_dtype(trained, wanted.dtype)
         model = _merged(trained)
@@ -226,6 +229,13 @@ def _stored_dtype(trained: _Trained, name: DtypeName) -> torch.dtype:
     config = json.loads((trained.base_source.folder / "config.json").read_text(encoding="utf-8"))
     stored = config.get("dtype") or config.get("torch_dtype")
     return torch.bfloat16 if stored == "bfloat16" else torch.float32
+
+
+def _served_in(trained: _Trained, name: DtypeName) -> list[torch.dtype]:
+    """The precisions in which an adapter is proved: fp32, and bf16 where its base is served or was trained on in it."""
+    machine = (trained.run.report or {}).get("machine") or {}
+    half = torch.bfloat16 in (_stored_dtype(trained, name), getattr(torch, machine.get("dtype", "float32")))
+    return [torch.float32, torch.bfloat16] if half else [torch.float32]
 
 
 def _publish(staging: Path, out: Path) -> None:

@@ -108,13 +108,17 @@ def witness(policy: Policy, tokenizer: PreTrainedTokenizerBase, form: Form) -> W
 def prove_adapter(seen: Witness, folder: Path, base: Path, dtype: torch.dtype) -> Proof:
     """Load the adapter with PEFT on its base and compare."""
     bare = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, use_safetensors=True)
-    return _prove(seen, PeftModel.from_pretrained(bare, folder), folder, ("PEFT", TOLERANCE[dtype]))
+    return _prove(seen, PeftModel.from_pretrained(bare, folder), folder, (_named("PEFT", dtype), TOLERANCE[dtype]))
 
 
 def prove_merged(seen: Witness, folder: Path, dtype: torch.dtype) -> Proof:
     """Load the merged model with transformers and compare."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
-    return _prove(seen, model, folder, ("transformers", TOLERANCE[dtype]))
+    return _prove(seen, model, folder, (_named("transformers", dtype), TOLERANCE[dtype]))
+
+
+def _named(loader: str, dtype: torch.dtype) -> str:
+    return loader if dtype == torch.float32 else f"{loader}, {str(dtype).removeprefix('torch.')}"
 
 
 def prove_rewards(seen: Witness, folder: Path, dtype: torch.dtype) -> Proof:
@@ -148,14 +152,16 @@ def _prove(seen: Witness, model: PreTrainedModel | PeftModel, folder: Path, how:
         raise ExportError(
             f"the exported model stops at {own_stops} and serving at {sorted(seen.stops)}; nothing was published."
         )
-    alike = ended = 0
+    alike = ended = silent = 0
     with serving(model):
         for prompt, reply in seen.replies:
             own = _greedy(model, prompt, own_stops)
             alike += own == reply
             ended += bool(own) and own[-1] in seen.stops
-            if _ended(reply, seen) and not _ended(own, seen):
-                raise ExportError("the exported model does not stop where the trained one does; nothing was published.")
+            silent += _ended(reply, seen) and not _ended(own, seen)
+    # In half precision a reply may take another turn at a near tie and end later; that none ends is another matter.
+    if silent and (tolerance <= TOLERANCE[torch.float32] or not ended):
+        raise ExportError("the exported model does not stop where the trained one does; nothing was published.")
     return Proof(loader, len(seen.probes), worst, tolerance, len(seen.texts), alike, ended)
 
 
