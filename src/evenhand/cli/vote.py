@@ -1,5 +1,7 @@
 """`evenhand vote`: a blind side-by-side page on which people say which reply is better."""
 
+import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -39,10 +41,21 @@ def vote(
             raise UserError(f"{file} is missing: a vote needs two runs that answered prompts (`evaluation.prompts`).")
     ballot = Ballot(questions_of(*(read_replies(file) for file in files)), out)
     output = Output(as_json, quiet)
-    output.say(f"{len(ballot.questions)} questions at http://127.0.0.1:{port}/ ; votes go to {out}; Ctrl-C ends")
-    uvicorn.run(vote_app(ballot), host="127.0.0.1", port=port, log_level="warning", access_log=False)
+    server = uvicorn.Server(uvicorn.Config(vote_app(ballot), log_level="warning", access_log=False))
+    with _listening(port) as door:
+        output.say(f"{len(ballot.questions)} questions at http://127.0.0.1:{port}/ ; votes go to {out}; Ctrl-C ends")
+        with suppress(KeyboardInterrupt):  # which is how it ends, after the last request
+            server.run(sockets=[door])
     wins = votes_of(out).win_rate if out.exists() else None
     words = (
         f"answer b wins against a: {1 - wins.value:.3f}, n={wins.n}" if wins and wins.value is not None else "no votes"
     )
     output.result({"votes": str(out), "a_wins": wins.json() if wins else None}, words)
+
+
+def _listening(port: int) -> socket.socket:
+    """A socket on loopback; raises UserError where the port cannot be had."""
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        raise UserError(f"port {port} on 127.0.0.1 cannot be had ({error}); choose another --port.") from error

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -115,9 +116,8 @@ def _ask(
     endpoint: Endpoint, missing: Mapping[str, dict[str, Any]], kept: Transcript, report: Callable[[int], None]
 ) -> dict[str, Answer]:
     """Ask in as many threads as the endpoint is given; only this one writes."""
-    asker = _Asker(endpoint)
     found: dict[str, Answer] = {}
-    with ThreadPoolExecutor(endpoint.at_once) as threads:
+    with closing(_Asker(endpoint)) as asker, ThreadPoolExecutor(endpoint.at_once) as threads:
         futures = {threads.submit(asker.ask, request): key for key, request in missing.items()}
         try:
             for future in as_completed(futures):
@@ -130,8 +130,6 @@ def _ask(
             asker.stop.set()
             threads.shutdown(wait=False, cancel_futures=True)
             raise
-        finally:
-            asker.close()
     return found
 
 

@@ -1,5 +1,6 @@
 """Judged win rates of a comparison: by a model behind an endpoint, and by people's votes."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,9 +26,12 @@ _LABELLED = 100
 def open_judge(name: str, model: str, kept: Path, say: Say) -> Judge:
     """The judge that a command names: a model behind an endpoint, by its address, or else a reward model.
 
-    What an endpoint is asked and says goes to `kept`. Raises ModelError for a model that gives no rewards.
+    What an endpoint is asked and says goes to `kept`. Raises UserError for an endpoint without a model's name, ModelError
+    for a model that gives no rewards.
     """
     if name.startswith(("http://", "https://")):
+        if not model:
+            raise UserError(f"--judge {name} answers for several models; say which with --judge-model.")
         return EndpointJudge(Endpoint(name, model), kept)
     return open_reward_model(name, say).judge()
 
@@ -49,7 +53,9 @@ def judged_by(judge: Judge, baseline: Entrant, candidate: Entrant, narrate: Narr
     ).json()
     rows = [(name, figure(found[name]).words()) for name in ("agreement", "position_bias", "consistent")]
     rate = figure(found["win_rate"]).words() if found["win_rate"] else f"withheld: {found['withheld']}"
-    return found | {"candidate": candidate.name, "rows": [*rows, ("win_rate", rate)]}
+    silent = Counter(found["unjudged_labelled"]) + Counter(found["unjudged"])
+    rows += [("win_rate", rate), *((f"without a verdict, {why}", str(count)) for why, count in silent.items())]
+    return found | {"candidate": candidate.name, "rows": rows}
 
 
 def judged_against_chosen(

@@ -75,7 +75,9 @@ def sample(order: Order, say: Say, narrate: Narrator) -> dict[str, Any]:
     model = load_contestant(order.model, "auto", say)
     require_answers(model)
     tasks, left_out = clean_tasks(order, model, say)
-    kept = fitting(tasks, model.policy, model.serving, order.max_new_tokens)[: order.limit]
+    fits = fitting(tasks, model.policy, model.serving, order.max_new_tokens)
+    kept = fits[: order.limit]
+    left_out |= {"too_long": len(tasks) - len(fits), "beyond_limit": len(fits) - len(kept)}
     known = _identity(order, model, kept)
     order.out.parent.mkdir(parents=True, exist_ok=True)
     partial = order.out.with_name(f".{order.out.name}.partial")
@@ -89,7 +91,7 @@ def sample(order: Order, say: Say, narrate: Narrator) -> dict[str, Any]:
             )
         write_whole(order.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         partial.unlink(missing_ok=True)
-    return _told(order, choices, rows, left_out | {"too_long": len(tasks) - len(kept) if order.limit is None else 0})
+    return _told(order, choices, rows, left_out)
 
 
 def clean_tasks(order: Order, model: Contestant, say: Say) -> tuple[tuple[Task, ...], dict[str, int]]:
