@@ -88,6 +88,22 @@ def test_a_judge_that_agrees_with_people_tells_the_win_rate(invoke: Invoke, trai
     assert "position_bias" in page
 
 
+def test_drift_memory_and_speed_stand_in_words_and_on_the_page(invoke: Invoke, trained: tuple[Path, Path]) -> None:
+    assert json.loads(invoke("compare", *trained, "--json").out)["drift"] == {"baseline": None, "candidate": None}
+    answer = invoke("compare", *trained, "--drift", "--out", "page.html")
+    assert answer.code == 0, answer.err
+    kept = json.loads(Path("page.json").read_text())
+    for side in ("baseline", "candidate"):
+        assert kept["drift"][side]["on_new_replies"]["value"] > 0
+        assert kept["training"][side]["memory_peak_bytes"] > 0
+    for words in ("from its start, nats per token: ", "MiB at the peak, ", "pairs/s, "):
+        assert answer.out.count(words) == 2
+    page = Path("page.html").read_text()
+    for row in ("Drift, own replies", "Drift, the start&#39;s replies", "Training memory", "Training speed"):
+        assert row in page
+    assert json.loads(invoke("compare", *trained, "--json").out)["drift"] == kept["drift"]  # not measured again
+
+
 def test_a_judge_that_takes_what_comes_first_tells_no_win_rate(invoke: Invoke, trained: tuple[Path, Path]) -> None:
     with judge_server(lambda body, number: completion("A")) as served:
         answer = compared(invoke, trained, served.url)

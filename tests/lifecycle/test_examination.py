@@ -8,17 +8,21 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from small_model import listening, recipe_value, rows, small_tokenizer, write_rows
+from small_run import finished_run
 from transformers import AutoModelForCausalLM
 
 from evenhand.data.schema import Message
-from evenhand.errors import DataError
+from evenhand.errors import DataError, UserError
 from evenhand.evaluation.overfit import Side, train_gap, unpaired
 from evenhand.evaluation.paraphrase import paraphrase_pairs, paraphrased
+from evenhand.evaluation.replies import read_replies
 from evenhand.figure import Figure
 from evenhand.lifecycle.align import align
 from evenhand.lifecycle.appraisal import Asked
 from evenhand.lifecycle.examination import Wanted, examine
+from evenhand.lifecycle.start import kept_drift, run_drift
 from evenhand.model.scores import ScoredPairs
 from evenhand.training.recipe import check_recipe
 
@@ -61,20 +65,51 @@ def base_of(folder: Path) -> str:
 
 def test_drift_is_the_divergence_that_transformers_gives_in_float64(run, examined):
     folder, _, _ = run
+    replies = examined.evaluated.generation.replies
+    assert examined.drift.on_new_replies.value == pytest.approx(divergence(folder, replies), rel=1e-4)
+    assert examined.drift.on_start_replies.value > 0
+
+
+@pytest.mark.parametrize("adapter", [True, False], ids=["lora", "full"])
+def test_a_run_measures_its_drift_along_the_replies_it_kept_and_keeps_it(tmp_path, small_model, adapter):
+    folder = finished_run(tmp_path, small_model, adapter)
+    kept = {when: read_replies(folder / "rows" / f"replies-{when}.json").replies for when in ("before", "after")}
+    found = run_drift(folder, quiet, quiet)
+    for key, path in (("on_new_replies", "after"), ("on_start_replies", "before")):
+        by_hand = divergence(folder, kept[path], of_start=path == "before")
+        assert found[key]["value"] == pytest.approx(by_hand, rel=1e-3, abs=1e-7)
+        assert found[key]["n"] == sum(bool(reply.text.strip()) for reply in kept[path])
+    assert kept_drift(folder) == found
+    (file,) = (folder / "model").glob("*.safetensors")
+    weights = load_file(file)
+    weights[min(weights)] += 1e-3
+    save_file(weights, file, metadata={"format": "pt"})
+    assert kept_drift(folder) is None  # of another model
+    (folder / "rows" / "replies-before.json").unlink()
+    with pytest.raises(UserError, match=r"replies-before.json is missing: drift is measured along replies"):
+        run_drift(folder, quiet, quiet)
+
+
+def divergence(folder, replies, of_start=False):
+    """KL(model, start) along the replies in nats a token, or KL(start, model), by transformers and PEFT in float64."""
     base = AutoModelForCausalLM.from_pretrained(base_of(folder)).double().eval()
-    new = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_of(folder)), folder / "model")
-    new = new.double().eval()
+    if (folder / "model" / "adapter_config.json").exists():
+        new = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_of(folder)), folder / "model")
+    else:
+        new = AutoModelForCausalLM.from_pretrained(folder / "model")
+    models = (base, new.double().eval()) if of_start else (new.double().eval(), base)
     tokenizer, means = small_tokenizer(), []
-    for reply in examined.evaluated.generation.replies:
+    for reply in replies:
+        if not reply.text.strip():
+            continue
         turns = [message.json() for message in reply.prompt]
         head = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=False)
         body = tokenizer.encode(reply.text, add_special_tokens=False)
         ids = torch.tensor([[*head, *body, tokenizer.eos_token_id]])
         with torch.no_grad():
-            one, other = (m(input_ids=ids).logits[0, len(head) - 1 : -1].log_softmax(-1) for m in (new, base))
+            one, other = (m(input_ids=ids).logits[0, len(head) - 1 : -1].log_softmax(-1) for m in models)
         means.append(float((one.exp() * (one - other)).sum(-1).mean()))
-    assert examined.drift.on_new_replies.value == pytest.approx(np.mean(means), rel=1e-4)
-    assert examined.drift.on_start_replies.value > 0
+    return np.mean(means)
 
 
 def test_columns_are_slices_and_one_that_is_not_there_is_named(run, examined):

@@ -49,7 +49,12 @@ def test_every_stage_is_done_and_compared_on_the_same_pairs(done):
     assert "Is simpo better than dpo?" in Path(found["page"]).read_text()
     start = json.loads((pipeline.run_folder("simpo") / "recipe.json").read_text())["model"]["source"]
     assert start == str(pipeline.folder / "start")  # both were aligned from the fine-tuned model
-    assert json.loads((pipeline.folder / "evaluation" / "simpo.json").read_text())["drift"]
+    evaluated = {
+        name: json.loads((pipeline.folder / "evaluation" / f"{name}.json").read_text()) for name in ("dpo", "simpo")
+    }
+    assert found["drift"] == {"baseline": evaluated["dpo"]["drift"], "candidate": evaluated["simpo"]["drift"]}
+    assert found["drift"]["candidate"]["on_new_replies"]["n"] > 0
+    assert "Drift, own replies" in Path(found["page"]).read_text()
 
 
 def test_simpo_is_trained_with_what_the_sweep_found(done):

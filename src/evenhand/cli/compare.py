@@ -24,6 +24,9 @@ def compare(
     judge_model: JudgeModel = "",
     judge_log: JudgeLog = JUDGE_LOG,
     votes: Annotated[Path | None, typer.Option(help="Votes of `evenhand vote`.")] = None,
+    drift: Annotated[
+        bool, typer.Option("--drift", help="Measure how far runs have moved from their start; kept for the next time.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -43,6 +46,8 @@ def compare(
     if by and data is None:
         raise UserError("--by needs the file that has the column; add --data FILE.")
     given = entrants(models, data, output.say, output.narrate)
+    if drift:
+        given = [entrant.with_drift(output.say, output.narrate) for entrant in given]
     judged = []
     asked = open_judge(judge, judge_model, judge_log, output.say) if judge else None
     for candidate in given[1:]:

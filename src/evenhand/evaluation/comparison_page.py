@@ -14,7 +14,7 @@ from evenhand.evaluation.panels import NAMES, difference_chart, gap_panel, lengt
 from evenhand.evaluation.report import shown
 from evenhand.evaluation.table import Cell, cell, change, signed
 from evenhand.evaluation.verdict import TITLES, points
-from evenhand.figure import Figure
+from evenhand.figure import Figure, figure
 from evenhand.files import write_json, write_whole
 
 _EXAMPLES = 4
@@ -33,6 +33,7 @@ class Told:
     texts: Sequence[PreferencePair] = ()
     replies: tuple[Generation | None, Generation | None] = (None, None)
     costs: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None] = (None, None)
+    drifts: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None] = (None, None)
     reply_differences: Mapping[str, Figure] = field(default_factory=dict)
     judged: Sequence[Mapping[str, Any]] = ()
     redacted: bool = True
@@ -84,7 +85,7 @@ def chapter(told: Told) -> dict[str, Any]:
         "title": TITLES[found.word] if found.word != "undecided" else "Cannot be told apart",
         "sentence": found.sentence,
         "difference_chart": difference_chart(found.differences),
-        "lines": [*accuracy_lines(found), *reply_lines(told), *cost_lines(told.costs)],
+        "lines": [*accuracy_lines(found), *reply_lines(told), *drift_lines(told.drifts), *cost_lines(told.costs)],
         "panels": panels(told),
         "cases": cases(told),
         "judged": told.judged,
@@ -142,6 +143,21 @@ def reply_lines(told: Told) -> list[Line]:
 
 def _change(figure: Figure | None, shares: bool) -> Cell:
     return change(figure) if shares or figure is None else cell(figure, False, 1)
+
+
+def drift_lines(drifts: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]) -> list[Line]:
+    """How far each has moved from the model that it started as, where that was measured of one."""
+    if drifts == (None, None):
+        return []
+    rows = (
+        ("Drift, own replies", "KL(model, its start) along the model's replies, nats a token", "on_new_replies"),
+        ("Drift, the start's replies", "KL(start, model) along the start's replies, nats a token", "on_start_replies"),
+    )
+    lines = []
+    for name, meaning, key in rows:
+        before, after = (Cell("not measured") if own is None else cell(figure(own[key]), False, 3) for own in drifts)
+        lines.append(Line(name, meaning, before, after, Cell("–")))
+    return lines
 
 
 def cost_lines(costs: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]) -> list[Line]:

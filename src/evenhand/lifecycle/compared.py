@@ -72,6 +72,7 @@ def _told(
         texts=texts,
         replies=(baseline.replies, candidate.replies),
         costs=(costs[0], costs[1]),
+        drifts=(baseline.drift, candidate.drift),
         reply_differences=reply_differences(baseline.replies, candidate.replies),
         judged=[own for own in judged if own["candidate"] == candidate.name],
     )
@@ -102,6 +103,7 @@ def _value(told: Told) -> dict[str, Any]:
             "differences": {name: figure.json() for name, figure in told.reply_differences.items()},
         },
         "training": {"baseline": told.costs[0], "candidate": told.costs[1]},
+        "drift": {"baseline": told.drifts[0], "candidate": told.drifts[1]},
         "judged": [dict(own) for own in told.judged],
     }
 
@@ -133,5 +135,11 @@ def _part_words(part: dict[str, Any]) -> list[str]:
             lines.append(
                 f"training {part[side]} ({cost['objective']}): {cost['memory_peak_bytes'] / 2**20:,.0f} MiB at the peak, "
                 f"{cost['pairs_per_second']:.2f} pairs/s, {cost['seconds']:.0f} s"
+            )
+    for side in ("baseline", "candidate"):
+        if drift := part["drift"][side]:
+            own, begun = (figure(drift[key]).words(digits=3) for key in ("on_new_replies", "on_start_replies"))
+            lines.append(
+                f"drift of {part[side]} from its start, nats per token: {own} along its own replies, {begun} along the start's"
             )
     return lines + [f"{own['judge']}: {row[0]} {row[1]}" for own in part["judged"] for row in own["rows"]]

@@ -1,7 +1,7 @@
 """Who takes part in a comparison: a run, an export, a model or a file of scores, with whatever it has kept of itself."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from evenhand.evaluation.generate import Generation
 from evenhand.evaluation.replies import read_replies
 from evenhand.lifecycle.appraisal import Asked, Say, appraise, run_recipe
 from evenhand.lifecycle.reading import reading_of
+from evenhand.lifecycle.start import kept_drift, run_drift
 from evenhand.model.scores import ScoredPairs
 from evenhand.training.journal import journal_of, read_journal
 from evenhand.training.material import read_texts
@@ -48,13 +49,21 @@ class Cost:
 class Entrant:
     """A model's scores, and its replies and cost where a run kept them; `texts` are the pairs, where they are known.
 
-    `start` are a run's scores before its first step."""
+    `start` are a run's scores before its first step, `drift` how far it has moved since, where that was measured."""
 
     scored: Scored
     replies: Generation | None = None
     cost: Cost | None = None
     texts: tuple[PreferencePair, ...] = ()
     start: ScoredPairs | None = None
+    run: Path | None = None
+    drift: Mapping[str, Any] | None = None
+
+    def with_drift(self, say: Say, narrate: Narrator) -> "Entrant":
+        """With its drift measured now where it is a run that has not kept it."""
+        if self.run is None or self.drift is not None or self.replies is None:
+            return self
+        return replace(self, drift=run_drift(self.run, say, narrate))
 
     def at_start(self) -> "Entrant":
         """The same run before its first step; needs the scores that it kept of itself then."""
@@ -114,7 +123,9 @@ def _entrant(name: str, called_: str, data: str | None, telling: tuple[Say, Narr
     start = run / "rows" / "step-000000.parquet"
     begun = ScoredPairs.read(start) if start.exists() else None
     kept = _kept(run, recipe, begun)
-    entrant = Entrant(replace(kept, name=called_), _replies(run), cost_of(run), start=begun)
+    entrant = Entrant(
+        replace(kept, name=called_), _replies(run), cost_of(run), start=begun, run=run, drift=kept_drift(run)
+    )
     if data is None:
         return replace(entrant, texts=_texts(run, recipe, telling[0]))
     pairs, texts = _scores(name, data, telling)

@@ -1,18 +1,16 @@
 """What `evenhand evaluate` finds beside the scores: calibration, paraphrases, overfitting, drift and speed."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from peft import PeftModel
 
 from evenhand.data.columns import column_values
 from evenhand.data.schema import PreferencePair
 from evenhand.evaluation.calibration import Calibration, calibration
 from evenhand.evaluation.difference import families_of
-from evenhand.evaluation.drift import Along, Drift, drift, log_probs_of
+from evenhand.evaluation.drift import Along, Drift
 from evenhand.evaluation.evaluate import Asking, HeldOut, Narrator, answer
 from evenhand.evaluation.generate import Generation
 from evenhand.evaluation.interval import Floats
@@ -25,11 +23,11 @@ from evenhand.evaluation.speed import Answering, answering_speed
 from evenhand.lifecycle.appraisal import Appraised, Asked, Say, appraise, dtype_name, given_pairs, recipe_of
 from evenhand.lifecycle.judging import judged_against_chosen
 from evenhand.lifecycle.reading import REWARDS, Reading, reading_of
+from evenhand.lifecycle.start import Start, moved_from
 from evenhand.model.encode import encode_pairs
 from evenhand.model.forward import Policy
 from evenhand.model.load import choose_device, choose_dtype, find_source, load_model
 from evenhand.model.modes import encoder_for, prompt_encoder
-from evenhand.model.reference import adapter_off
 from evenhand.model.score import score_pairs
 from evenhand.model.scores import ScoredPairs
 
@@ -80,7 +78,7 @@ class Examined:
 def examine(asked: Asked, wanted: Wanted, say: Say, narrate: Narrator) -> Examined:
     """Evaluate a model on held-out pairs, and look at what scores alone do not show."""
     found = appraise(asked, say, narrate)
-    start = _Start(found.policy, _second_model(asked, wanted, say))
+    start = Start(found.policy, _second_model(asked, wanted, say))
     recipe = recipe_of(find_source(asked.model))
     reading = REWARDS if found.policy.gives_rewards else reading_of(recipe)
     traits = PairTraits.of(found.scored, found.held_out.texts)
@@ -104,28 +102,6 @@ def examine(asked: Asked, wanted: Wanted, say: Say, narrate: Narrator) -> Examin
     )
 
 
-class _Start:
-    """The model as it was before training: the base with its adapter off, a second model, or not known."""
-
-    def __init__(self, policy: Policy, other: Policy | None) -> None:
-        self._policy, self._other = policy, other
-
-    @property
-    def is_known(self) -> bool:
-        own = isinstance(self._policy.model, PeftModel) and not self._policy.gives_rewards  # whose first head is gone
-        return self._other is not None or own
-
-    @contextmanager
-    def policy(self) -> Iterator[Policy]:
-        """The start as a policy, until the end of the block."""
-        if self._other is not None:
-            yield self._other
-        else:
-            assert isinstance(self._policy.model, PeftModel)
-            with adapter_off(self._policy.model):
-                yield self._policy
-
-
 def _second_model(asked: Asked, wanted: Wanted, say: Say) -> Policy | None:
     if wanted.start is None:
         return None
@@ -134,7 +110,7 @@ def _second_model(asked: Asked, wanted: Wanted, say: Say) -> Policy | None:
     return Policy(load_model(find_source(wanted.start), choose_dtype(dtype_name(asked.dtype), device), device))
 
 
-def _scored_at_start(start: _Start, held_out: HeldOut, narrate: Narrator) -> ScoredPairs | None:
+def _scored_at_start(start: Start, held_out: HeldOut, narrate: Narrator) -> ScoredPairs | None:
     if not start.is_known:
         return None
     with start.policy() as policy:
@@ -159,7 +135,7 @@ def _gaps(found: Appraised, pairs: Sequence[PreferencePair]) -> Floats:
     return gaps
 
 
-def _train_gap(wanted: Wanted, models: tuple[Appraised, _Start], held_out: Side, narrate: Narrator) -> TrainGap | None:
+def _train_gap(wanted: Wanted, models: tuple[Appraised, Start], held_out: Side, narrate: Narrator) -> TrainGap | None:
     """Up to a thousand training pairs, evenly over the file, against the held-out ones."""
     if wanted.train is None:
         return None
@@ -174,22 +150,15 @@ def _train_gap(wanted: Wanted, models: tuple[Appraised, _Start], held_out: Side,
     return train_gap(side, held_out)
 
 
-def _drift(found: Appraised, start: _Start, answering: tuple[Generation, Asking]) -> Drift | None:
+def _drift(found: Appraised, start: Start, answering: tuple[Generation, Asking]) -> Drift | None:
     if not start.is_known:
         return None
     replies, asking = answering
     with start.policy() as policy:
         own = answer(policy, found.tokenizer, found.held_out, asking)
     encode = encoder_for(found.tokenizer, replace(found.held_out.form, max_tokens=1 << 30))
-
-    def at_start(side: Any) -> Any:
-        with start.policy() as policy:
-            return log_probs_of(policy.model)(side)
-
     paths = Along.of(replies, encode), Along.of(own, encode)
-    return drift(
-        log_probs_of(found.policy.model), at_start, paths, lambda done, n: asking.narrate("measuring drift", done, n)
-    )
+    return moved_from(start, found.policy, paths, lambda done, n: asking.narrate("measuring drift", done, n))
 
 
 def _speed(found: Appraised, replies: Generation) -> Answering:

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +240,10 @@ def _evaluation(pipeline: Pipeline, name: str) -> Stage:
 def _report(pipeline: Pipeline, stages: Stages, names: Sequence[str]) -> dict[str, Any]:
     """SimPO against DPO, or against its start where there is no DPO, on one page with the stages before it."""
     runs = [str(pipeline.run_folder(name)) for name in ("dpo", "simpo") if name in names]
-    given: list[Entrant] = entrants(runs, None, pipeline.say, pipeline.narrate, fewest=1)
+    given: list[Entrant] = [
+        replace(own, drift=stages.told()[f"evaluate {own.run.name}"]["facts"]["drift"]) if own.run else own
+        for own in entrants(runs, None, pipeline.say, pipeline.narrate, fewest=1)
+    ]
     found = compare_entrants([given[-1].at_start(), *given] if len(given) == 1 else given)
     costs: Mapping[str, Any] = {name: own.json() for name in names if (own := cost_of(pipeline.run_folder(name)))}
     page = pipeline.folder / "report.html"
