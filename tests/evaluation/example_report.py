@@ -90,13 +90,22 @@ def journal(steps: int = 240) -> list[dict[str, object]]:
         if step % 40 == 0:
             share = 0.54 + 0.15 * learnt
             figure = {"value": share, "n": 300, "low": share - 0.055, "high": share + 0.052}
+            tokens = {"value": 118.0 - step / 4, "n": 8, "low": 40.0, "high": 160.0}
+            portion = {"value": 0.3 * (1 - learnt), "n": 8, "low": 0.0, "high": 0.45}
             records.append(
                 {
                     "step": step,
+                    "epoch": step / 80,
                     "validation": {
                         "loss": 1.3 - 0.33 * learnt,
                         "pairwise_accuracy": figure,
                         "gap": 0.02 + 0.3 * learnt,
+                        "generation": {
+                            "median_tokens": tokens,
+                            "median_characters": tokens | {"value": 4 * tokens["value"]},
+                            "repetition": portion,
+                            "ended": portion | {"value": 1 - portion["value"]},
+                        },
                     },
                 }
             )

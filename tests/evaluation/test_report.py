@@ -13,6 +13,8 @@ from example_report import aligned, example, replies, scored, traits
 from evenhand.data.schema import Message
 from evenhand.errors import DataError
 from evenhand.evaluation.difference import difference, difference_of_replies
+from evenhand.evaluation.epochs import epochs_of
+from evenhand.evaluation.generate import Generation
 from evenhand.evaluation.preference import evaluate_pairs
 from evenhand.evaluation.report import DataFacts, Evaluated, examples, write_report
 from evenhand.evaluation.table import flattened
@@ -58,6 +60,16 @@ def test_json_holds_the_evaluations_and_the_paired_difference(folder):
     assert found["data"]["rows_in"] == 3120
     assert found["recipe"]["objective"]["beta"] == 2.0
     assert found["verdict"]["word"] == "better"
+
+
+def test_each_epoch_is_its_last_validation(folder):
+    found, page = json.loads((folder / "report.json").read_text())["epochs"], (folder / "report.html").read_text()
+    assert [(own["epoch"], own["step"]) for own in found] == [(0, 0), (1, 80), (2, 160), (3, 240)]
+    first = Generation(replies(False).replies[:8], (None,) * 8)  # as many prompts as a validation answers
+    assert found[0]["median_tokens"] == first.median_tokens.json()
+    assert [own["median_tokens"]["value"] for own in found[1:]] == [98.0, 78.0, 58.0]
+    assert f"step 160, loss {found[2]['loss']:.3f}" in page
+    assert epochs_of([{"step": 1, "validation": {"loss": 1.0}}], (None, None)) == []  # a journal of an older version
 
 
 def test_the_page_states_the_numbers_of_the_json(folder):

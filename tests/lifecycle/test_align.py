@@ -42,6 +42,21 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def test_a_run_is_told_epoch_by_epoch(tmp_path: Path, small_model: Path, split: dict[str, str]) -> None:
+    recipe = recipe_for(small_model, split, steps=None, epochs=2)
+    folder = align(recipe, tmp_path / "run", listening()[0])
+    report = json.loads((folder / "report.json").read_text())
+    start, one, two = report["epochs"]
+    assert [(own["epoch"], own["step"]) for own in (start, one, two)] == [(0, 0), (1, 3), (2, 6)]
+    for own, side in ((start, "before"), (two, "after")):  # the same prompts are asked at each validation
+        for name in ("median_tokens", "median_characters", "repetition", "ended"):
+            assert own[name] == report[side]["generation"][name]
+        assert own["pairwise_accuracy"] == report[side]["pairwise_accuracy"]
+    validated = [record for record in read_journal(folder / "journal.jsonl") if "validation" in record]
+    assert [own["loss"] for own in (one, two)] == [record["validation"]["loss"] for record in validated]
+    assert "Epoch by epoch" in (folder / "report.html").read_text()
+
+
 def test_a_run_leaves_what_is_promised(tmp_path: Path, small_model: Path, split: dict[str, str]) -> None:
     tell, said = listening()
     recipe = recipe_for(small_model, split, validate_every=2)

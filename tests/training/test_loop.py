@@ -165,6 +165,17 @@ def test_early_stopping_keeps_the_best(tmp_path: Path) -> None:
     assert_same_bits(kept, seen[2])
 
 
+def test_a_recipe_in_epochs_is_validated_after_each_and_the_best_is_kept(tmp_path: Path) -> None:
+    hooks, seen = validating([0.5, 0.4, 0.6])
+    outcome, got = run(tmp_path, settings(steps=None, epochs=3), hooks)  # 17 pairs, 5 a step: 4 steps an epoch
+    assert list(seen) == [4, 8, 12]
+    assert (outcome.steps, outcome.model_step) == (12, 8)
+    assert_same_bits(got, seen[8])
+    records = read_journal(tmp_path / "journal.jsonl")
+    assert [record["epoch"] for record in records if "validation" in record] == [1.0, 2.0, 3.0]
+    assert records[4]["epoch"] == pytest.approx(1 + 5 / 17, abs=1e-6)
+
+
 def test_the_best_step_is_kept_without_patience_too(tmp_path: Path) -> None:
     hooks, seen = validating([0.5, 0.4, 0.6])
     outcome, got = run(tmp_path, settings(validate_every=2, keep_checkpoints=1), hooks)
@@ -215,9 +226,7 @@ def _finite(folder: Path) -> bool:
 def test_the_journal_holds_what_is_promised(tmp_path: Path) -> None:
     run(tmp_path, settings())
     records = read_journal(tmp_path / "journal.jsonl")
-    promised = (
-        "step pairs tokens loss accuracy gap learning_rate gradient_norm seconds pairs_per_second memory_peak_bytes"
-    )
+    promised = "step epoch pairs tokens loss accuracy gap learning_rate gradient_norm seconds pairs_per_second memory_peak_bytes"
     assert all(set(promised.split()) <= record.keys() for record in records)
     assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
     assert [record["pairs"] for record in records] == [

@@ -14,7 +14,7 @@ from small_training import some_pairs
 from evenhand.errors import DataError
 from evenhand.model.encode import EncodedPair, side
 from evenhand.model.pack import forest_tokens
-from evenhand.training.plan import Plan, epoch_steps, make_plan, micro_batches, steps_from
+from evenhand.training.plan import Plan, epoch_ends, epoch_steps, make_plan, micro_batches, steps_from
 
 SHAPES = {
     "count": st.integers(1, 40),
@@ -38,6 +38,7 @@ def test_a_pass_holds_every_pair_once_in_whole_groups(count: int, largest: int, 
             assert len({step_of[i] for i, pair in enumerate(pairs) if pair.group == group}) == 1
     assert plan.steps == len(epoch_steps(plan, 0)) + len(epoch_steps(plan, 1))
     assert list(steps_from(plan, 0)) == list(enumerate([*epoch_steps(plan, 0), *epoch_steps(plan, 1)]))
+    assert epoch_ends(plan, 2) == (len(epoch_steps(plan, 0)), plan.steps)
 
 
 @settings(deadline=None, max_examples=40)

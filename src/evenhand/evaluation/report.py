@@ -8,11 +8,12 @@ from typing import Any
 from evenhand.data.contest import INVISIBLE
 from evenhand.data.patterns import redact
 from evenhand.evaluation.difference import difference, difference_of_replies
+from evenhand.evaluation.epochs import Epoch, epochs_of
 from evenhand.evaluation.generate import Generation, Reply
 from evenhand.evaluation.html import page
 from evenhand.evaluation.panels import difference_chart, gap_panel, length_panel, slice_panels, training_panels
 from evenhand.evaluation.preference import PairTraits, PreferenceEvaluation, evaluate_pairs
-from evenhand.evaluation.table import figure_rows, flattened, objective_numbers
+from evenhand.evaluation.table import epoch_rows, figure_rows, flattened, objective_numbers
 from evenhand.evaluation.verdict import Verdict, verdict, verdict_on_rewards
 from evenhand.figure import Figure
 from evenhand.files import write_json, write_whole
@@ -85,6 +86,10 @@ class Report:
             found |= difference_of_replies(self.before.generation, self.after.generation)
         return found
 
+    def epochs(self) -> list[Epoch]:
+        """The run epoch by epoch, from the untrained model on."""
+        return epochs_of(self.journal, (self.before.preference, self.before.generation))
+
 
 def write_report(folder: Path, report: Report) -> Path:
     """Write `report.json` and `report.html` into `folder`, each whole or not at all, and return the page's path.
@@ -117,6 +122,7 @@ def report_json(report: Report, differences: Mapping[str, Figure], said: Verdict
         "after": report.after.json(),
         "difference": differences["pairwise_accuracy"].json(),
         "differences": {name: figure.json() for name, figure in differences.items()},
+        "epochs": [epoch.json() for epoch in report.epochs()],
         "data": report.data.json(),
         "recipe": dict(report.recipe),
         "machine": dict(report.machine),
@@ -140,6 +146,7 @@ def report_page(report: Report, differences: Mapping[str, Figure], said: Verdict
         difference_chart=difference_chart(differences),
         rows=figure_rows((before.preference, after.preference), (before.generation, after.generation), differences),
         evidence=evidence,
+        epochs=epoch_rows(report.epochs()),
         training=training_panels(report.journal, objective.get("margin")),
         examples=examples(before.generation, after.generation, report.redacted),
         objective=objective_numbers(objective),

@@ -1,10 +1,11 @@
 """The tables of a report, in words: figures before and after, the objective's numbers, the recipe's settings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from evenhand.evaluation.cell import Cell, cell, change
+from evenhand.evaluation.epochs import Epoch
 from evenhand.evaluation.generate import Generation
 from evenhand.evaluation.preference import PreferenceEvaluation
 from evenhand.figure import Figure
@@ -61,6 +62,23 @@ def figure_rows(
 def _cells(sides: tuple[object, object], key: str, shares: bool, digits: int = 0) -> tuple[Cell, Cell]:
     before, after = (cell(getattr(side, key), shares, digits) for side in sides)
     return before, after
+
+
+def epoch_rows(epochs: Sequence[Epoch]) -> list[tuple[str, str, tuple[Cell, ...]]]:
+    """Each epoch's name, what else there is to say of it, and its accuracy, reply length, repetition and share that ends."""
+    return [
+        (
+            str(own.epoch),
+            f"step {own.step:,}, loss {own.loss:.3f}" if own.loss is not None else "before training",
+            (
+                cell(own.pairwise_accuracy, True),
+                cell(own.median_tokens, False),
+                cell(own.repetition, True),
+                cell(own.ended, True),
+            ),
+        )
+        for own in epochs
+    ]
 
 
 def objective_numbers(objective: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -16,7 +16,7 @@ from evenhand.training.checkpoint import checkpoints_of, require_room
 from evenhand.training.journal import append_record, journal_of
 from evenhand.training.memory import memory_peak_bytes
 from evenhand.training.optim import MasterAdamW
-from evenhand.training.plan import steps_from
+from evenhand.training.plan import epoch_ends, steps_from
 from evenhand.training.resume import Job, Progress, resume, save, take_best
 from evenhand.training.schedule import Schedule
 from evenhand.training.share import share_of
@@ -71,6 +71,7 @@ class _Run:
     job: Job
     hooks: Hooks
     schedule: Schedule
+    epoch_ends: frozenset[int]
 
     @property
     def out_of_patience(self) -> bool:
@@ -80,6 +81,13 @@ class _Run:
     @property
     def at_the_end(self) -> bool:
         return self.progress.step == self.job.plan.steps
+
+    @property
+    def validates(self) -> bool:
+        """At the end, and between as the recipe says, or after each epoch where it says nothing and counts in epochs."""
+        every = self.job.settings.validate_every
+        at_epoch = every is None and self.progress.step in self.epoch_ends
+        return self.hooks.validate is not None and (self.at_the_end or at_epoch or self.is_due(every))
 
     def is_due(self, every: int | None) -> bool:
         return every is not None and self.progress.step % every == 0
@@ -123,7 +131,8 @@ def _begin(policy: Policy, job: Job, hooks: Hooks) -> _Run:
     schedule = Schedule(settings.schedule, settings.learning_rate, settings.warmup, job.plan.steps)
     progress = resume(policy, optimizer, job)
     progress.token_budget = settings.token_budget or progress.token_budget or _found_budget(policy, optimizer, job)
-    return _Run(policy, optimizer, progress, job, hooks, schedule)
+    ends = epoch_ends(job.plan, settings.epochs) if settings.epochs and settings.steps is None else ()
+    return _Run(policy, optimizer, progress, job, hooks, schedule, frozenset(ends))
 
 
 def _found_budget(policy: Policy, optimizer: MasterAdamW, job: Job) -> int:
@@ -182,6 +191,7 @@ def _record(run: _Run, result: StepResult | None, rate: float) -> dict[str, Any]
     measured = {name: value for name, value in found.items() if value is not None}
     return {
         "step": progress.step,
+        "epoch": round(progress.pairs / len(run.job.pairs), 6),
         "pairs": progress.pairs,
         "tokens": progress.tokens,
         **measured,
@@ -196,7 +206,7 @@ def _record(run: _Run, result: StepResult | None, rate: float) -> dict[str, Any]
 def _validate(run: _Run, record: dict[str, Any]) -> Validation | None:
     """Validate into `record` where it is due."""
     progress = run.progress
-    if run.hooks.validate is None or not (run.at_the_end or run.is_due(run.job.settings.validate_every)):
+    if run.hooks.validate is None or not run.validates:
         return None
     found = run.hooks.validate(run.policy, progress.step)
     run.policy.train()

@@ -73,6 +73,11 @@ def make_plan(pairs: Sequence[EncodedPair], batch_pairs: int, seed: int, length:
     return Plan(plan.members_N, plan.borders_G1, batch_pairs, seed, steps)
 
 
+def epoch_ends(plan: Plan, epochs: int) -> tuple[int, ...]:
+    """How many steps are done at the end of each of the first `epochs` passes."""
+    return tuple(np.cumsum([len(_parts(plan, epoch)) for epoch in range(epochs)]).tolist())
+
+
 def epoch_steps(plan: Plan, epoch: int) -> list[tuple[int, ...]]:
     """The steps of one pass: shuffled whole groups, up to `batch_pairs` pairs each, the last one maybe short."""
     return [plan.pairs_of(groups) for groups in _parts(plan, epoch)]

@@ -97,7 +97,9 @@ class TrainingSection(Section):
     seed: Seed = Field(description="of data order, adapter and dropout")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="AdamW's, on matrices only")
     max_gradient_norm: PositiveFloat = Field(1.0, description="gradients are scaled down to this norm")
-    validate_every: PositiveInt | None = Field(None, description="steps between validations; left out: at the end")
+    validate_every: PositiveInt | None = Field(
+        None, description="steps between validations; left out: at the end of each epoch"
+    )
     checkpoint_every: PositiveInt | None = Field(None, description="steps between checkpoints; left out: at the end")
     keep_checkpoints: PositiveInt = Field(2, description="newest checkpoints kept, beside the best")
     final_weights: Literal["best", "last"] = Field(
