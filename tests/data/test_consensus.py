@@ -1,5 +1,6 @@
 """Agreement and consensus equal independent implementations: crowd-kit, statsmodels and counting by hand."""
 
+import json
 import random
 import warnings
 
@@ -8,7 +9,9 @@ import pytest
 from statsmodels.stats.inter_rater import cohens_kappa, fleiss_kappa
 
 from evenhand.data.agreement import agreement, annotator_agreements, shared_ratings
+from evenhand.data.bench import CurationRules
 from evenhand.data.consensus import consensus, likely_labels
+from evenhand.data.curate import curate
 from evenhand.data.items import ballot_of, identities
 from evenhand.data.read import read_judgments
 
@@ -106,3 +109,29 @@ def test_real_agreement_equals_crowd_kit(real_data, name):
     found = agreement(ratings).krippendorff_alpha
     assert found.value == pytest.approx(alpha_krippendorff(frame(ratings)), abs=1e-6)
     assert found.n == {"pandalm_testset.json": 837, "tulu_judgments.jsonl": 130}[name]
+
+
+def test_the_ledger_has_each_verdicts_probability_of_being_wrong(tmp_path):
+    _, ratings = crowd(0, 120, 5, 2, each=5)
+    told = [
+        {
+            "prompt": f"question {item.decode()}?",
+            "answer_a": "yes",
+            "answer_b": "no",
+            "verdict": ("a", "b", "tie")[label],
+        }
+        | {"annotator": name}
+        for item, labels in ratings.items()
+        for name, label in labels.items()
+    ]
+    alone = {"prompt": "asked once?", "answer_a": "yes", "answer_b": "no", "verdict": "a", "annotator": "r0"}
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, [*told, alone])))
+    ledger = curate(read_judgments(path), CurationRules(near_duplicates=1.0)).ledger
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = DawidSkene(n_iter=300, tol=0.0).fit(frame(ratings)).probas_
+    rows = frame(ratings)
+    wanted = [1 - theirs.loc[task, label] for task, label in zip(rows["task"], rows["label"])]
+    assert [own.noise for own in ledger[:-1]] == pytest.approx(wanted, abs=1e-3)
+    assert ledger[-1].noise is None

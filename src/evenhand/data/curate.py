@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from evenhand.data.agreement import shared_ratings
 from evenhand.data.bench import Bench, CurationRules, Encode, bench_of, pair_of
 from evenhand.data.bias import Naming
 from evenhand.data.category import category_of
+from evenhand.data.consensus import likely_labels
 from evenhand.data.facts import Facts, facts_of
-from evenhand.data.items import prompt_text
+from evenhand.data.items import Identity, prompt_text
 from evenhand.data.rules import STEPS
 from evenhand.data.schema import Judgment, PreferencePair, Reading, Refusal
 from evenhand.data.similarity import near_groups
@@ -19,7 +21,11 @@ Outcome = Literal["kept", "dropped"]
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
-    """What became of one judgment: kept in the pair `pair`, or dropped by `rule`, and why in words."""
+    """What became of one judgment: kept in the pair `pair`, or dropped by `rule`, and why in words.
+
+    `noise` is the probability that its verdict is wrong, by all annotators' records (Dawid and Skene 1979); None where no
+    second annotator judged its item.
+    """
 
     id: str
     row: int
@@ -28,6 +34,7 @@ class LedgerRow:
     rule: str | None
     detail: str
     pair: str | None
+    noise: float | None = None
 
     def json(self) -> dict[str, Any]:
         """The ledger's row."""
@@ -75,10 +82,13 @@ def curate(
         dropped = STEPS[name](bench, alive)
         fate |= {at: (name, detail) for at, detail in dropped.items()}
         alive = [at for at in alive if at not in dropped]
-    keeper = _keepers(bench, alive)
+    keeper, likely = _keepers(bench, alive), likely_labels(shared_ratings(bench.ballots, bench.same))
     pairs = _described([bench.judgment(at) for at in sorted(set(keeper.values()))], rules.families)
     ledger = sorted(
-        (_ledger_row(bench, at, fate.get(at), keeper) for at in range(len(bench))),
+        (
+            replace(_ledger_row(bench, at, fate.get(at), keeper), noise=_noise(likely, bench.same[at]))
+            for at in range(len(bench))
+        ),
         key=lambda row: (row.row, row.id, row.annotator or ""),
     )
     given = sum(bench.ballots[at].category is not None for at in set(keeper.values()))
@@ -123,3 +133,8 @@ def _ledger_row(bench: Bench, at: int, fate: tuple[str, str] | None, keeper: Map
     if fate is not None:
         return LedgerRow(own.id, own.row, own.annotator, "dropped", fate[0], fate[1], None)
     return LedgerRow(own.id, own.row, own.annotator, "kept", None, "", bench.ballots[keeper[at]].id)
+
+
+def _noise(likely: Mapping[bytes, tuple[float, ...]], said: Identity) -> float | None:
+    shares = likely.get(said.item)
+    return None if shares is None else round(1 - shares[said.label], 6)
