@@ -1,6 +1,7 @@
 """Refused rows on disk, and totals that must add up."""
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,3 +52,18 @@ def test_totals_add_up_and_a_lost_row_is_noticed(tmp_path: Path) -> None:
         totals(replace(reading, refusals=()))
     with pytest.raises(AssertionError, match="two places or in none"):
         totals(replace(reading, refusals=reading.refusals * 2))
+
+
+def test_a_refused_line_is_known_by_the_hash_of_its_bytes(tmp_path):
+    good = '{"prompt": "p?", "chosen": "yes", "rejected": "no"}'
+    huge = '{"prompt": "' + "x" * (5 << 20) + '"}'
+    lines = [good, '{"prompt": "p?", "chosen": "", "rejected": "no"}\r', "{", huge, good.replace("p?", "q?")]
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes("\n".join(lines).encode() + b"\n")
+    refused = read_judgments(path).refusals
+    assert [own.line for own in refused] == [2, 3, 4]
+    for own in refused:
+        told = subprocess.run(f"sed -n {own.line}p {path} | sha256sum", shell=True, capture_output=True, check=True)
+        assert own.sha256 == told.stdout.split()[0].decode()
+    write_refusals(tmp_path / "refused.jsonl", refused)
+    assert read_refusals(tmp_path / "refused.jsonl") == refused

@@ -1,5 +1,6 @@
 """Text files cut into lines with bounded memory, and lines of JSON parsed into rows."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any, BinaryIO
 
 from evenhand.data.reasons import Unusable
 from evenhand.data.rows import TEXT_SHOWN, Row
+from evenhand.files import sha256
 
 MAX_LINE_BYTES = 4 << 20
 CHUNK_BYTES = 1 << 18
@@ -20,12 +22,14 @@ Notes = Counter[str]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The bytes of one row before they are parsed; `content` is only the beginning where they are `too_large`."""
+    """The bytes of one row before they are parsed; `content` is only the beginning where they are `too_large`, and `sha256`
+    of all of them."""
 
     line: int
     content: bytes
     too_large: bool = False
     torn: bool = False
+    sha256: str | None = None
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -67,12 +71,13 @@ def json_rows(name: str, pieces: Iterator[Piece]) -> Iterator[Row]:
         raw = piece.content[:RAW_SHOWN].rstrip(b"\r\n")
         if piece.too_large:
             detail = f"the row has more than {MAX_LINE_BYTES} bytes and was not parsed"
-            yield Row(name, piece.line, raw, None, Unusable("too_large", detail))
+            yield Row(name, piece.line, raw, None, Unusable("too_large", detail), piece.sha256)
             continue
+        name_of_bytes = sha256(piece.content)
         try:
-            yield Row(name, piece.line, raw, parse_object(piece.content, piece.torn))
+            yield Row(name, piece.line, raw, parse_object(piece.content, piece.torn), None, name_of_bytes)
         except Unusable as problem:
-            yield Row(name, piece.line, raw, None, problem)
+            yield Row(name, piece.line, raw, None, problem, name_of_bytes)
 
 
 def bounded_lines(file: BinaryIO, notes: Notes) -> Iterator[Piece]:
@@ -87,9 +92,11 @@ def bounded_lines(file: BinaryIO, notes: Notes) -> Iterator[Piece]:
         if len(line.rstrip(b"\r\n")) <= MAX_LINE_BYTES:
             yield Piece(number, line, torn=torn)
             continue
+        hasher = hashlib.sha256(line)
         while torn and (rest := file.readline(CHUNK_BYTES)):
             torn = not rest.endswith(b"\n")
-        yield Piece(number, line[:RAW_SHOWN], too_large=True)
+            hasher.update(rest)
+        yield Piece(number, line[:RAW_SHOWN], too_large=True, sha256=hasher.hexdigest())
 
 
 def jsonl_rows(path: Path, name: str, notes: Notes) -> Iterator[Row]:

@@ -52,7 +52,9 @@ class Intake:
         try:
             self.use(row)
         except Unusable as problem:
-            refusal = Refusal(row.file, row.line, self.rows, problem.reason, problem.detail, row.beginning())
+            refusal = Refusal(
+                row.file, row.line, self.rows, problem.reason, problem.detail, row.beginning(), row.sha256
+            )
             self.refusals.append(refusal)
         self.rows += 1
 

@@ -84,6 +84,8 @@ class Refusal:
     """An input row that cannot be used: where it stands, a reason code, and what is wrong in words.
 
     `line` is 1-based and None where the format has no lines. `text` is the row's beginning, for a person to look at.
+    `sha256` is of the row's bytes with the end of its line, as `sed -n LINEp FILE | sha256sum` gives it; None where the format
+    has no bytes for a row alone.
     """
 
     file: str
@@ -92,6 +94,7 @@ class Refusal:
     reason: str
     detail: str
     text: str
+    sha256: str | None = None
 
     def json(self) -> dict[str, Any]:
         """The ledger's row."""
@@ -102,6 +105,7 @@ class Refusal:
             "reason": self.reason,
             "detail": self.detail,
             "text": self.text,
+            "sha256": self.sha256,
         }
 
 
