@@ -1,5 +1,6 @@
 """The audit and the curation against the built-in judgments, whose flaws are known line by line."""
 
+import json
 import random
 from collections import defaultdict
 
@@ -19,6 +20,8 @@ RATES = {
     "few": Flaws(exact_duplicates=0.01, near_duplicates=0.01, contradictions=0.02, ties=0.02, repeated=0.2),
     "many": Flaws(exact_duplicates=0.04, near_duplicates=0.05, contradictions=0.05, ties=0.1, repeated=0.35),
 }
+DRAWN = ("exact_duplicates", "near_duplicates", "contradictions", "ties", "repeated")
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PLANTED = ("tie", "contradiction", "exact_duplicate", "near_duplicate")
 
 
@@ -29,20 +32,57 @@ def planted_rows(made):
     return rows
 
 
+def missed(made, result):
+    """Every planted class whose precision or recall is under 0.95, and whoever is named wrongly or not at all."""
+    found = {finding.id: set(finding.rows) for finding in result.findings}
+    truth = planted_rows(made)
+    wrong = [
+        name
+        for name in PLANTED
+        if len(found.get(name, set()) & truth[name]) < 0.95 * max(len(found.get(name, set())), len(truth[name]))
+    ]
+    named = {one.name: one.named_for for one in result.annotators if one.named_for}
+    wanted = {made.length_lover: ("takes_longer",), made.first_lover: ("takes_first",)}
+    return wrong if named == wanted else [*wrong, named]
+
+
 @pytest.mark.parametrize("rates", RATES)
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_planted_classes_are_found_and_both_biased_annotators_are_named(tmp_path, seed, rates):
     made = write_harbor(tmp_path, seed, RATES[rates])
     result = audit(read_judgments(tmp_path / "judgments.jsonl"))
-    found = {finding.id: set(finding.rows) for finding in result.findings}
-    truth = planted_rows(made)
     assert result.rows_in == len(made.lines)
-    for name in PLANTED:
-        hits = len(found[name] & truth[name])
-        assert hits >= 0.95 * len(found[name]), name
-        assert hits >= 0.95 * len(truth[name]), name
-    named = {one.name: one.named_for for one in result.annotators if one.named_for}
-    assert named == {made.length_lover: ("takes_longer",), made.first_lover: ("takes_first",)}
+    assert missed(made, result) == []
+
+
+@pytest.mark.parametrize("draw", range(2))
+def test_they_are_found_at_drawn_rates_in_drawn_letters(tmp_path, draw):
+    """Nothing rests on a phrase of the generator: every letter is another one, drawn anew."""
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}, draw {draw}")
+    random_ = random.Random(seed)
+    low, high = RATES["few"], RATES["many"]
+    rates = {name: random_.uniform(getattr(low, name), getattr(high, name)) for name in DRAWN}
+    made = write_harbor(tmp_path, random_.randrange(1 << 30), Flaws(**rates))
+    path = tmp_path / "judgments.jsonl"
+    path.write_text(reworded(path.read_text(), random_.sample(LETTERS, 26)))
+    assert missed(made, audit(read_judgments(path))) == []
+
+
+def reworded(text, letters):
+    """The lines with other letters in what was asked and answered; those that are no JSON stay as they are."""
+    table = str.maketrans(LETTERS + LETTERS.upper(), "".join(letters) + "".join(letters).upper())
+    lines = []
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            texts = {name: row[name] for name in ("prompt", "answer_a", "answer_b") if isinstance(row.get(name), str)}
+            line = json.dumps(row | {name: own.translate(table) for name, own in texts.items()})
+        lines.append(line + "\n")
+    return "".join(lines)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
