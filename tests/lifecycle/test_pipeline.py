@@ -27,6 +27,7 @@ def done(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     data = write_rows(folder / "pairs.jsonl", learnable(40))
     value = recipe_value(small_model, {"source": str(data), "validation": 0.3}, steps=2)
     value["stages"] = {"sft": {"learning_rate": 1e-3, "steps": 1}, "dpo": {"beta": 0.1}}
+    value["stages"]["curate"] = {"rules": ["tie", "exact_duplicate", "contradiction"], "families": 0.9}
     value["stages"]["sweep"] = {"learning_rates": [1e-2], "betas": [2.0], "margins": [0.5], "length_drift": None}
     plan = read_plan(write_recipe(folder / "plan.yaml", value))
     source = str(Path(__file__).parents[2] / "src")
@@ -55,6 +56,11 @@ def test_every_stage_is_done_and_compared_on_the_same_pairs(done):
     assert found["drift"] == {"baseline": evaluated["dpo"]["drift"], "candidate": evaluated["simpo"]["drift"]}
     assert found["drift"]["candidate"]["on_new_replies"]["n"] > 0
     assert "Drift, own replies" in Path(found["page"]).read_text()
+
+
+def test_the_recipes_rules_curate(done):
+    rules = json.loads((done[0].data / "dataset.json").read_text())["rules"]
+    assert (rules["order"], rules["families"]) == (["tie", "exact_duplicate", "contradiction"], 0.9)
 
 
 def test_simpo_is_trained_with_what_the_sweep_found(done):
@@ -129,10 +135,15 @@ def test_a_stage_is_done_again_when_what_decides_it_changes_or_its_file_is_gone(
         ({"data": {"train": "x.jsonl"}}, "curates and splits by itself"),
         ({"objective": {"name": "sft"}}, "trains SimPO and compares it with DPO"),
         ({"stages": {"dpo": {}}}, "stages.dpo.beta"),
-        ({"stages": {"swep": {}}}, "known stages are sft, sweep and dpo"),
+        ({"stages": {"swep": {}}}, "known stages are curate, sft, sweep and dpo"),
+        ({"stages": {"curate": {"rules": ["ties"]}}}, "stages.curate: `ties` is not known; did you mean `tie`"),
+        (
+            {"stages": {"curate": {"rules": ["tie", {"too_long": {"tokens": 9}}, "contradiction"]}}},
+            "evenhand curate --tokenizer",
+        ),
     ],
 )
 def test_a_plan_that_cannot_be_run_says_why(tmp_path, small_model, change, message):
     value = recipe_value(small_model, {"source": "x.jsonl", "validation": 0.3}) | change
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises((RecipeError, DataError), match=message):
         read_plan(write_recipe(tmp_path / "plan.yaml", value))

@@ -32,15 +32,20 @@ _BEFORE_TIES = {"category", "too_long", "annotator_cap", "length_ratio"}
 
 
 def read_rules(path: Path) -> CurationRules:
-    """The rules in a YAML file: `rules:` with a list of names, or of one name with its limits, and `families:`.
-
-    Raises DataError that names the nearest known word for one that is not known, and for an order that leaves a pair
-    without a winner.
-    """
+    """The rules in a YAML file; raises DataError as `rules_of` does."""
     try:
         told = read_yaml(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: the rules cannot be read ({str(error)[:200]}); write a YAML file.") from error
+    return rules_of(told, str(path))
+
+
+def rules_of(told: object, path: str) -> CurationRules:
+    """The rules that `path` states: `rules:` with a list of names, or of one name with its limits, and `families:`.
+
+    Raises DataError that names the nearest known word for one that is not known, and for an order that leaves a pair
+    without a winner.
+    """
     if not isinstance(told, dict) or not isinstance(told.get("rules"), list):
         raise DataError(f"{path}: there is no list `rules`; begin with `rules:` and one `- name` a line.")
     for key in told.keys() - {"rules", "families"}:
@@ -53,7 +58,7 @@ def read_rules(path: Path) -> CurationRules:
     return _sound(rules, path)
 
 
-def _with_rule(rules: CurationRules, entry: object, path: Path) -> CurationRules:
+def _with_rule(rules: CurationRules, entry: object, path: str) -> CurationRules:
     name, limits = _entry(entry, path)
     if name not in RULE_NAMES:
         raise DataError(f"{path}: {_unknown(name, RULE_NAMES)}")
@@ -76,7 +81,7 @@ def _with_rule(rules: CurationRules, entry: object, path: Path) -> CurationRules
     return replace(rules, order=(*rules.order, name), **fields)
 
 
-def _entry(entry: object, path: Path) -> tuple[str, Mapping[str, Any]]:
+def _entry(entry: object, path: str) -> tuple[str, Mapping[str, Any]]:
     if isinstance(entry, str):
         return entry, {}
     if isinstance(entry, dict) and len(entry) == 1:
@@ -86,7 +91,7 @@ def _entry(entry: object, path: Path) -> tuple[str, Mapping[str, Any]]:
     raise DataError(f"{path}: {entry!r} is no rule; write `- name` or `- name: {{limit: value}}`.")
 
 
-def _checked(value: object, kind: type | tuple[type, ...], key: str, path: Path) -> Any:
+def _checked(value: object, kind: type | tuple[type, ...], key: str, path: str) -> Any:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise DataError(f"{path}: `{key}` is {value!r}, which is not of the type it needs.")
     if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
@@ -94,7 +99,7 @@ def _checked(value: object, kind: type | tuple[type, ...], key: str, path: Path)
     return value
 
 
-def _sound(rules: CurationRules, path: Path) -> CurationRules:
+def _sound(rules: CurationRules, path: str) -> CurationRules:
     for name in ("tie", "contradiction"):
         if name not in rules.order:
             raise DataError(f"{path}: the rule `{name}` is missing; without it a pair may have no winner.")

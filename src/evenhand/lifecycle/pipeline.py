@@ -103,16 +103,18 @@ def _audit(pipeline: Pipeline) -> Stage:
 
 
 def _curate(pipeline: Pipeline) -> Stage:
-    data, seed = pipeline.plan.recipe.data, pipeline.plan.stages.seed
+    data, seed, rules = pipeline.plan.recipe.data, pipeline.plan.stages.seed, pipeline.plan.stages.curate
     assert data.source is not None
     assert isinstance(data.validation, float)
     source, share = data.source, data.validation
 
     def work() -> dict[str, Any]:
-        dataset = prepare(source, pipeline.data, Curated(share, seed, data.kind), pipeline.say)
+        wanted = Curated(share, seed, data.kind, pipeline.plan.stages.rules)
+        dataset = prepare(source, pipeline.data, wanted, pipeline.say)
         return {"hash": dataset["hash"], "counts": dataset["counts"], "split": {"validation": share, "seed": seed}}
 
     inputs = {"data": _data_key(source), "kind": data.kind, "validation": share, "seed": seed}
+    inputs |= {"rules": rules} if rules else {}
     return Stage("curate", inputs, (pipeline.data / "dataset.json",), work)
 
 

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 
+from evenhand.data.bench import CurationRules
+from evenhand.data.rulebook import rules_of
 from evenhand.errors import RecipeError
 from evenhand.lifecycle.sweep.space import SweepSection
 from evenhand.training.recipe import Recipe, check_recipe, recipe_value
@@ -36,14 +38,23 @@ class DPOStage(Section):
 
 
 class StagesSection(Section):
-    """The stages beside audit, curate, SimPO, evaluate and compare; one that is left out does not happen."""
+    """What happens beside audit, SimPO, evaluate and compare; sft, sweep and dpo that are left out do not."""
 
+    curate: dict[str, Any] | None = Field(
+        None,
+        description="`rules` in their order, and `families`, as in a rules file; left out: every rule without a limit",
+    )
     sft: SFTStage | None = None
     sweep: SweepSection | None = Field(
         None, description="what `evenhand sweep` tries, before SimPO is trained; {}: its own stages"
     )
     dpo: DPOStage | None = None
     seed: int = Field(0, ge=0, description="seed of the split by prompt family")
+
+    @property
+    def rules(self) -> CurationRules:
+        """The curation's rules; raises DataError for those that are none."""
+        return CurationRules() if self.curate is None else rules_of(self.curate, "stages.curate")
 
 
 class Plan(Section):
@@ -56,7 +67,8 @@ class Plan(Section):
 def read_plan(path: Path) -> Plan:
     """The plan in a YAML file: a recipe with a `stages` section.
 
-    Raises RecipeError for what is no recipe, for data without a share to hold out, and for another method than SimPO.
+    Raises RecipeError for what is no recipe, for data without a share to hold out, and for another method than SimPO, and
+    DataError for rules of curation that are none.
     """
     value = recipe_value(path)
     stages = _stages(value.pop("stages", {}), path)
@@ -71,6 +83,11 @@ def read_plan(path: Path) -> Plan:
             f"{path}: `objective.name` is {recipe.objective.name}; `evenhand run` trains SimPO and compares it with DPO "
             "(`stages: {dpo: {beta: 0.1}}`); for another method alone take `evenhand train`."
         )
+    if stages.rules.max_tokens is not None:
+        raise RecipeError(
+            f"{path}: `stages.curate` bounds tokens, which needs a tokenizer; `evenhand curate --tokenizer` does it, and here "
+            "`data.max_tokens` refuses what is too long."
+        )
     return Plan(recipe=recipe, stages=stages)
 
 
@@ -80,7 +97,9 @@ def _stages(value: Any, path: Path) -> StagesSection:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(["stages", *(str(part) for part in first["loc"])])
-        raise RecipeError(f"{path}: `{key}`: {first['msg'].lower()}; known stages are sft, sweep and dpo.") from error
+        raise RecipeError(
+            f"{path}: `{key}`: {first['msg'].lower()}; known stages are curate, sft, sweep and dpo."
+        ) from error
 
 
 def stage_recipe(plan: Plan, name: str, model: str, changes: dict[str, Any]) -> dict[str, Any]:
