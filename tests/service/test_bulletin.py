@@ -15,6 +15,7 @@ from small_registry import registry_of
 from typer.testing import CliRunner
 
 from evenhand.cli.main import app as command
+from evenhand.errors import UserError
 from evenhand.lifecycle.registry import Registry, read_log, state_of
 from evenhand.service.app import make_app, make_service, protected
 from evenhand.service.database import open_database
@@ -111,6 +112,25 @@ def test_the_printed_policy_is_one(tmp_path):
 
     assert read_policy(tmp_path / "policy.yaml") == Policy()
     assert 'rollback: "advise"  # advise: a person decides' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--registry", "nowhere"], "nowhere holds no registry"),
+        (["--registry", "s3://bucket"], "is not a folder"),
+        (["--model", "nowhere"], "nowhere has no manifest.json"),
+        (["--model", "nowhere", "--registry", "nowhere"], "give --registry or --model"),
+        (["--policy", "automatic.yaml"], "needs --registry"),
+        (["--policy", "absent.yaml"], "absent.yaml: No such file"),
+    ],
+)
+def test_what_cannot_be_served_is_said_before_any_key_is_made(tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "automatic.yaml").write_text("rollback: automatic\n")
+    with pytest.raises(UserError, match=said):
+        CliRunner().invoke(command, ["monitor", "--folder", "m", *words], catch_exceptions=False)
+    assert not (tmp_path / "m").exists()
 
 
 def test_a_person_with_an_admin_key_rolls_back_once(risen):

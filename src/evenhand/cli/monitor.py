@@ -65,11 +65,14 @@ def monitor(
     if context.invoked_subcommand is not None:
         return
     from evenhand.service.limits import Limits
-    from evenhand.service.serve import Serving, first_keys, serve
+    from evenhand.service.policy import read_policy
+    from evenhand.service.serve import Serving, first_keys, serve, shipped_in
 
     output = Output(as_json, quiet)
     limits = Limits(events_per_second=rate, burst_events=max(1, round(2 * rate)))
-    serving = Serving(host, port, tuple(host_name or ()), limits, policy, registry, model, traces)
+    watched = read_policy(policy)
+    shipped = shipped_in(registry, model, watched)
+    serving = Serving(host, port, tuple(host_name or ()), limits, watched, shipped, traces)
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     with opened(place) as store:
         keys = first_keys(store.database, tenant, int(time.time() * 1000))
