@@ -144,6 +144,7 @@ def test_what_went_wrong_most_is_read_first_and_in_full(client, service):
     assert found[1].reply == "First reply[U+202E]. Write to [e-mail]."
     assert [one.what for one in passages(service.store, "default", "c-b")] == ["drafted", "taken over", "thumb down"]
     sign_in(client, service)
+    assert f"the last event came {NOW:%Y-%m-%d %H:%M} UTC" in client.get("/").text
     page = client.get("/conversation", params={"name": "c-b"}).text
     assert "agent-7" in page
     assert "rude" in page

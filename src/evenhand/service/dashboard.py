@@ -19,6 +19,7 @@ from evenhand.service.bulletin import day_and_time, roll_back
 from evenhand.service.contest import UNITS, contest, median_cell
 from evenhand.service.counts import Counts
 from evenhand.service.door import Refused, Service, service_of
+from evenhand.service.event import KINDS
 from evenhand.service.keys import Key
 from evenhand.service.lineage import Lineage, lineage
 from evenhand.service.lookout import alarms
@@ -154,6 +155,7 @@ def _values(service: Service, key: Key, days: int) -> dict[str, Any]:
         "days": days,
         "choices": DAYS,
         "now": day_and_time(now_ms),
+        "latest": [day_and_time(one.received_ms) for one in service.store.events(key.tenant, KINDS, 0, 1, newest=True)],
         "tiles": _tiles(overview),
         "whole": overview.whole,
         "trends": trend_panels(overview),
