@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 
 import numpy as np
@@ -112,6 +113,27 @@ def test_the_printed_policy_is_one(tmp_path):
 
     assert read_policy(tmp_path / "policy.yaml") == Policy()
     assert 'rollback: "advise"  # advise: a person decides' in done.stdout
+
+
+def test_a_running_service_opens_alarms_and_rolls_back_where_its_policy_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("evenhand.service.lookout._LOOK_SECONDS", 0.05)
+    rng, database = np.random.default_rng(1), open_database(str(tmp_path / "events.db"))
+    production = Production(str(registry_of(tmp_path, "harbor-1", "harbor-2", when=LATER)))
+    service = make_service(database, policy=Policy(rollback="automatic"), shipped=production)
+    for day in range(1, 21):
+        pour(service.store, batches(rng, 600), f"2026-11-{day:02d}", "harbor-1", "default")
+    headers = {"Authorization": f"Bearer {make_key(database, 'default', 'read', 0)}"}
+    service.keyring.read()
+    with TestClient(protected(make_app(service)), base_url="http://127.0.0.1") as client:
+        until = time.monotonic() + 60
+        while production.read().incumbent != "harbor-1" and time.monotonic() < until:
+            pour(service.store, batches(rng, 100, WORSE), tenant="default")
+            time.sleep(0.1)
+        assert client.get("/v1/alarms", headers=headers).json()["alarms"]
+    last = read_log(production.registry)[-1].content
+    assert (last["action"], last["name"], last["who"]) == ("rollback", "harbor-1", "evenhand monitor, by its policy")
+    assert service.lookout.failing is None
+    database.close()
 
 
 @pytest.mark.parametrize(
