@@ -36,6 +36,7 @@ dashboard = APIRouter(include_in_schema=False)
 _FOLDER = Path(__file__).parent / "page"
 DAYS = {7: "7 days", 28: "4 weeks", 91: "3 months", 365: "a year"}
 _CATEGORIES = 12
+_NAME = r"^[^\x00-\x1f\x7f]*$"
 # `same-origin` instead of the guard's `no-referrer`, under which browsers send no origin with a form.
 _HEADERS = {
     "Referrer-Policy": "same-origin",
@@ -122,7 +123,9 @@ async def post_rollback(request: Request) -> Response:
 
 
 @dashboard.get("/conversation")
-async def get_conversation(request: Request, name: Annotated[str, Query(max_length=200)] = "") -> Response:
+async def get_conversation(
+    request: Request, name: Annotated[str, Query(max_length=200, pattern=_NAME)] = ""
+) -> Response:
     """One conversation in full."""
     key = await key_of(request)
     if key is None or not key.may("read"):
