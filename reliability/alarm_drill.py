@@ -3,7 +3,7 @@
     python reliability/alarm_drill.py --quarters 100 --rises 100
 
 A quarter is 20,000 quiet drafts after 10,000, a rise is takeover going from 8 to 12 % after 10,000; the default policy
-looks every 50 drafts. Passed where at most one quarter in twenty raised any alarm and the median delay is 1,500 or less.
+looks every 100 drafts. Passed where at most one quarter in twenty raised any alarm and the median delay is 1,500 or less.
 """
 
 import argparse

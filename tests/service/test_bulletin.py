@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 
 import numpy as np
@@ -15,6 +16,7 @@ from small_registry import registry_of
 from typer.testing import CliRunner
 
 from evenhand.cli.main import app as command
+from evenhand.errors import UserError
 from evenhand.lifecycle.registry import Registry, read_log, state_of
 from evenhand.service.app import make_app, make_service, protected
 from evenhand.service.database import open_database
@@ -111,6 +113,46 @@ def test_the_printed_policy_is_one(tmp_path):
 
     assert read_policy(tmp_path / "policy.yaml") == Policy()
     assert 'rollback: "advise"  # advise: a person decides' in done.stdout
+
+
+def test_a_running_service_opens_alarms_and_rolls_back_where_its_policy_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("evenhand.service.lookout._LOOK_SECONDS", 0.05)
+    rng, database = np.random.default_rng(1), open_database(str(tmp_path / "events.db"))
+    production = Production(str(registry_of(tmp_path, "harbor-1", "harbor-2", when=LATER)))
+    service = make_service(database, policy=Policy(rollback="automatic"), shipped=production)
+    for day in range(1, 21):
+        pour(service.store, batches(rng, 600), f"2026-11-{day:02d}", "harbor-1", "default")
+    headers = {"Authorization": f"Bearer {make_key(database, 'default', 'read', 0)}"}
+    service.keyring.read()
+    with TestClient(protected(make_app(service)), base_url="http://127.0.0.1") as client:
+        until = time.monotonic() + 60
+        while production.read().incumbent != "harbor-1" and time.monotonic() < until:
+            pour(service.store, batches(rng, 100, WORSE), tenant="default")
+            time.sleep(0.1)
+        assert client.get("/v1/alarms", headers=headers).json()["alarms"]
+    last = read_log(production.registry)[-1].content
+    assert (last["action"], last["name"], last["who"]) == ("rollback", "harbor-1", "evenhand monitor, by its policy")
+    assert service.lookout.failing is None
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--registry", "nowhere"], "nowhere holds no registry"),
+        (["--registry", "s3://bucket"], "is not a folder"),
+        (["--model", "nowhere"], "nowhere has no manifest.json"),
+        (["--model", "nowhere", "--registry", "nowhere"], "give --registry or --model"),
+        (["--policy", "automatic.yaml"], "needs --registry"),
+        (["--policy", "absent.yaml"], "absent.yaml: No such file"),
+    ],
+)
+def test_what_cannot_be_served_is_said_before_any_key_is_made(tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "automatic.yaml").write_text("rollback: automatic\n")
+    with pytest.raises(UserError, match=said):
+        CliRunner().invoke(command, ["monitor", "--folder", "m", *words], catch_exceptions=False)
+    assert not (tmp_path / "m").exists()
 
 
 def test_a_person_with_an_admin_key_rolls_back_once(risen):

@@ -121,9 +121,11 @@ def test_a_store_without_events_has_a_page(client, service, path):
     assert client.get(path).status_code == (404 if "none" in path else 200)
 
 
-def test_days_that_are_no_number_are_refused_not_failed(client, service):
+def test_what_is_no_number_or_name_is_refused_not_failed(client, service):
     sign_in(client, service)
     assert client.get("/?days=x").status_code == 422
+    assert client.get("/conversation?name=%00").status_code == 422
+    assert client.get("/conversation", params={"name": "x" * 201}).status_code == 422
 
 
 def test_what_went_wrong_most_is_read_first_and_in_full(client, service):
@@ -144,6 +146,7 @@ def test_what_went_wrong_most_is_read_first_and_in_full(client, service):
     assert found[1].reply == "First reply[U+202E]. Write to [e-mail]."
     assert [one.what for one in passages(service.store, "default", "c-b")] == ["drafted", "taken over", "thumb down"]
     sign_in(client, service)
+    assert f"the last event came {NOW:%Y-%m-%d %H:%M} UTC" in client.get("/").text
     page = client.get("/conversation", params={"name": "c-b"}).text
     assert "agent-7" in page
     assert "rude" in page
@@ -202,6 +205,17 @@ def test_the_model_in_production_is_told_down_to_its_data(client, service, tmp_p
     assert lineage(shipped(tmp_path / "odd", "odd", data=None)).problem
 
 
+def test_without_a_registry_a_folder_tells_of_the_model_and_nothing_else_is_offered(service, tmp_path):
+    alone = make_service(service.store.database, shipped=tmp_path / "harbor-1")
+    bearer = {"Authorization": f"Bearer {key(alone, 'admin')}"}
+    with TestClient(protected(make_app(alone)), base_url="http://127.0.0.1") as client:
+        text = client.get("/", headers=bearer).text
+        assert "harbor-1: from what is shipped" in text
+        assert 'action="/rollback"' not in text
+        wish = {"instead_of": "harbor-1", "who": "ann"}
+        assert client.post("/v1/rollback", headers=bearer, json=wish).status_code == 404
+
+
 def test_a_fallback_is_brought_back_by_an_admin_on_the_page(client, service):
     place = service.production.registry.place
     sign_in(client, service, "read")
@@ -212,7 +226,8 @@ def test_a_fallback_is_brought_back_by_an_admin_on_the_page(client, service):
     sign_in(client, service, "admin")
     assert client.post("/rollback", data=wish, headers=ORIGIN).status_code == 403
     wish["token"] = re.search(r'name="token" value="(\w+)"', client.get("/").text)[1]
-    assert client.post("/rollback", data=wish | {"instead_of": "harbor-9"}, headers=ORIGIN).status_code == 409
+    for other in ("harbor-9", ""):
+        assert client.post("/rollback", data=wish | {"instead_of": other}, headers=ORIGIN).status_code == 409
     assert state_of(read_log(Registry(place))).incumbent == "harbor-2"
     assert client.post("/rollback", data=wish, headers=ORIGIN, follow_redirects=False).status_code == 303
     entry = read_log(Registry(place))[-1].content

@@ -121,7 +121,7 @@ def test_nothing_is_looked_at_until_enough_came(store):
     version = "SELECT version FROM watches"
     with store.database.reading() as execute:
         assert execute(version) == [(1,)]
-    pour(store, [Batch("billing", 49, 0, {"takeover": 49})])
+    pour(store, [Batch("billing", 99, 0, {"takeover": 99})])
     lookout.look()
     with store.database.reading() as execute:
         assert execute(version) == [(1,)]

@@ -49,7 +49,9 @@ def monitor(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8710,
     host_name: Annotated[list[str] | None, typer.Option(help="A further name under which it is reached.")] = None,
     tenant: Annotated[str, typer.Option(help="Whose first keys are made.")] = "default",
-    registry: Annotated[str | None, typer.Option(help="Folder of the registry: other models are counted.")] = None,
+    registry: Annotated[
+        str | None, typer.Option(help="Folder of the registry: knows models, fallback and data.")
+    ] = None,
     model: Annotated[Path | None, typer.Option(help="Where there is no registry: the exported model in use.")] = None,
     policy: Annotated[Path | None, typer.Option(help="YAML: when alarms open, as `monitor policy` prints it.")] = None,
     rate: Annotated[float, typer.Option(min=0.001, help="Events a second that one key may send.")] = 5000.0,
@@ -68,15 +70,18 @@ def monitor(
     if context.invoked_subcommand is not None:
         return
     from evenhand.service.limits import Limits
-    from evenhand.service.serve import Serving, first_keys, serve
+    from evenhand.service.policy import read_policy
+    from evenhand.service.serve import Serving, first_keys, serve, shipped_in
 
     output = Output(as_json, quiet)
     limits = Limits(events_per_second=rate, burst_events=max(1, round(2 * rate)))
-    serving = Serving(host, port, tuple(host_name or ()), limits, policy, registry, model, traces)
+    watched = read_policy(policy)
+    shipped = shipped_in(registry, model, watched)
+    serving = Serving(host, port, tuple(host_name or ()), limits, watched, shipped, traces)
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     with opened(place) as store:
         keys = first_keys(store.database, tenant, int(time.time() * 1000))
-        lines = [f"evenhand monitor: {address}, events in {place.name}"]
+        lines = [f"evenhand monitor: events and page at {address}, kept in {place.name}"]
         lines += [f"{role} key, shown this once: {key}" for role, key in keys.items()]
         output.result({"address": address, "events": place.name, "keys": keys}, "\n".join(lines))
         output.say("Ctrl-C ends it; what was acknowledged is on the disk.")
@@ -85,7 +90,7 @@ def monitor(
 
 @monitor_app.command("policy")
 def print_policy() -> None:
-    """Print the policy that holds without --policy, each key with what it means; a start for one's own.
+    """Print the built-in alarm policy as YAML. It holds without --policy, and is a start for one's own.
 
     Example: evenhand monitor policy > policy.yaml
     """
@@ -96,7 +101,7 @@ def print_policy() -> None:
 
 @monitor_app.command("grafana")
 def print_dashboard() -> None:
-    """Print a Grafana dashboard over what Prometheus scrapes at /metrics; import it there as JSON.
+    """Print a Grafana dashboard over /metrics. Import it there as JSON.
 
     Example: evenhand monitor grafana > evenhand.json
     """
@@ -113,7 +118,7 @@ def list_alarms(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """List the alarms, open ones first, and with --registry whether to roll back; exit 1 while one is open.
+    """List the alarms; exit 1 while one is open. With --registry it says whether to roll back.
 
     Example: evenhand monitor alarms --registry registry
     """

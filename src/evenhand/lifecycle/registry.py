@@ -155,7 +155,7 @@ def rollback(registry: Registry, decision: Decision, instead_of: str | None = No
 
     Where `instead_of` names the model that is to go, raises RegistryError if another one is in production by now.
     """
-    first = instead_of or state_of(read_log(registry)).incumbent
+    first = state_of(read_log(registry)).incumbent if instead_of is None else instead_of
     while True:
         log = read_log(registry)
         state = state_of(log)

@@ -46,7 +46,9 @@ async def get_alarms(request: Request) -> JSONResponse:
         413: {"model": Problem, "description": "The body is too large"},
         422: {"model": Problem, "description": "Not what the route takes"},
     },
-    openapi_extra={"requestBody": {"content": {"application/json": {"schema": Rollback.model_json_schema()}}}},
+    openapi_extra={
+        "requestBody": {"required": True, "content": {"application/json": {"schema": Rollback.model_json_schema()}}}
+    },
 )
 async def post_rollback(request: Request) -> JSONResponse:
     """Bring the registry's fallback back; answers the entry of its log."""

@@ -19,6 +19,7 @@ from evenhand.service.bulletin import day_and_time, roll_back
 from evenhand.service.contest import UNITS, contest, median_cell
 from evenhand.service.counts import Counts
 from evenhand.service.door import Refused, Service, service_of
+from evenhand.service.event import KINDS
 from evenhand.service.keys import Key
 from evenhand.service.lineage import Lineage, lineage
 from evenhand.service.lookout import alarms
@@ -35,6 +36,7 @@ dashboard = APIRouter(include_in_schema=False)
 _FOLDER = Path(__file__).parent / "page"
 DAYS = {7: "7 days", 28: "4 weeks", 91: "3 months", 365: "a year"}
 _CATEGORIES = 12
+_NAME = r"^[^\x00-\x1f\x7f]*$"
 # `same-origin` instead of the guard's `no-referrer`, under which browsers send no origin with a form.
 _HEADERS = {
     "Referrer-Policy": "same-origin",
@@ -121,7 +123,9 @@ async def post_rollback(request: Request) -> Response:
 
 
 @dashboard.get("/conversation")
-async def get_conversation(request: Request, name: Annotated[str, Query(max_length=200)] = "") -> Response:
+async def get_conversation(
+    request: Request, name: Annotated[str, Query(max_length=200, pattern=_NAME)] = ""
+) -> Response:
     """One conversation in full."""
     key = await key_of(request)
     if key is None or not key.may("read"):
@@ -154,6 +158,7 @@ def _values(service: Service, key: Key, days: int) -> dict[str, Any]:
         "days": days,
         "choices": DAYS,
         "now": day_and_time(now_ms),
+        "latest": [day_and_time(one.received_ms) for one in service.store.events(key.tenant, KINDS, 0, 1, newest=True)],
         "tiles": _tiles(overview),
         "whole": overview.whole,
         "trends": trend_panels(overview),

@@ -34,7 +34,10 @@ class Policy(BaseModel):
         1.1, ge=1.0, description="an alarm closes when the latest rate is at most so many times the old"
     )
     closing_drafts: PositiveInt = Field(1_000, description="the latest drafts that decide whether an alarm closes")
-    look_drafts: PositiveInt = Field(50, description="new drafts before the rates are looked at again")
+    look_drafts: PositiveInt = Field(
+        100,
+        description="new drafts before the rates are looked at again; below period_drafts / 200 false alarms are more",
+    )
     rollback: Literal["advise", "automatic"] = Field(
         "advise", description="advise: a person decides; automatic: the registry's fallback is brought back at once"
     )

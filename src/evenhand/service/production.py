@@ -37,6 +37,8 @@ class Production:
     def __init__(self, place: str) -> None:
         if "://" in place:
             raise UserError(f"{place} is not a folder, and the service calls nobody; give a folder, or leave it out.")
+        if not (Path(place) / "log").is_dir():
+            raise UserError(f"{place} holds no registry; `evenhand registry add` makes one, or leave --registry out.")
         self.registry = Registry(place)
         self._release = self.read()
 

@@ -80,7 +80,9 @@ async def get_notices(request: Request, since: Since = "") -> JSONResponse:
 @readout.post(
     "/v1/erasures",
     responses=_BODY,
-    openapi_extra={"requestBody": {"content": {"application/json": {"schema": Erasure.model_json_schema()}}}},
+    openapi_extra={
+        "requestBody": {"required": True, "content": {"application/json": {"schema": Erasure.model_json_schema()}}}
+    },
 )
 async def post_erasure(request: Request) -> JSONResponse:
     """Remove text and names of one actor's or conversation's events; counts and the chain stay. Answers their ids."""
@@ -105,7 +107,9 @@ async def get_keys(request: Request) -> JSONResponse:
     "/v1/keys",
     status_code=201,
     responses=_BODY,
-    openapi_extra={"requestBody": {"content": {"application/json": {"schema": NewKey.model_json_schema()}}}},
+    openapi_extra={
+        "requestBody": {"required": True, "content": {"application/json": {"schema": NewKey.model_json_schema()}}}
+    },
 )
 async def post_key(request: Request) -> JSONResponse:
     """Make a key for the tenant; it is shown this once."""

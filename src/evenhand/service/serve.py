@@ -7,12 +7,13 @@ from pathlib import Path
 import uvicorn
 
 from evenhand.errors import UserError
+from evenhand.lifecycle.manifest import read_manifest
 from evenhand.service.app import make_app, make_service, protected
 from evenhand.service.database import Database
 from evenhand.service.guard import LOOPBACK
 from evenhand.service.keys import make_key, read_keys
 from evenhand.service.limits import Limits
-from evenhand.service.policy import read_policy
+from evenhand.service.policy import Policy
 from evenhand.service.production import Production
 from evenhand.service.traces import traced
 
@@ -22,15 +23,14 @@ _SWITCH_SECONDS = 0.0005
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """Where to listen, under which further names, with which limits; the rest where there is any."""
+    """Where to listen, under which further names, with which limits and policy; the rest where there is any."""
 
     host: str
     port: int
     host_names: tuple[str, ...]
     limits: Limits
-    policy: Path | None
-    registry: str | None
-    model: Path | None
+    policy: Policy
+    shipped: Production | Path | None
     traces: str | None
 
 
@@ -43,15 +43,23 @@ def first_keys(database: Database, tenant: str, at_ms: int) -> dict[str, str]:
     )
 
 
+def shipped_in(registry: str | None, model: Path | None, policy: Policy) -> Production | Path | None:
+    """What tells of the model in production; raises UserError for what does not, or where the policy needs a registry."""
+    if registry is not None and model is not None:
+        raise UserError("give --registry or --model; a registry knows the model in production itself.")
+    if registry is None and policy.rollback == "automatic":
+        raise UserError("the policy says `rollback: automatic`, which needs --registry FOLDER.")
+    if registry is not None:
+        return Production(registry)
+    if model is not None:
+        read_manifest(model)
+    return model
+
+
 def serve(database: Database, serving: Serving) -> None:
     """Serve until SIGTERM or SIGINT; what was taken by then is written first. Raises UserError for a taken port."""
     sys.setswitchinterval(_SWITCH_SECONDS)
-    service = make_service(
-        database,
-        serving.limits,
-        policy=read_policy(serving.policy),
-        shipped=Production(serving.registry) if serving.registry else serving.model,
-    )
+    service = make_service(database, serving.limits, policy=serving.policy, shipped=serving.shipped)
     app = protected(make_app(service), LOOPBACK | {serving.host} | frozenset(serving.host_names))
     config = uvicorn.Config(
         traced(app, serving.traces) if serving.traces else app,

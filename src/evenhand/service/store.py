@@ -194,11 +194,11 @@ class Store:
                 rows += execute(sql, {"tenant": tenant, "kind": kind, "after": after, "limit": limit})
         return [_stored(row) for row in sorted(rows, key=lambda row: row[0], reverse=newest)[:limit]]
 
-    def conversation(self, tenant: str, name: str) -> list[StoredEvent]:
-        """Every event of one conversation in order."""
-        sql = f"SELECT {_STORED} FROM events WHERE tenant = :tenant AND conversation = :name ORDER BY seq"
+    def conversation(self, tenant: str, name: str, limit: int = 2**31) -> list[StoredEvent]:
+        """The events of one conversation in order, the first `limit` of them."""
+        sql = f"SELECT {_STORED} FROM events WHERE tenant = :tenant AND conversation = :name ORDER BY seq LIMIT :limit"
         with self.database.reading() as execute:
-            return [_stored(row) for row in execute(sql, {"tenant": tenant, "name": name})]
+            return [_stored(row) for row in execute(sql, {"tenant": tenant, "name": name, "limit": limit})]
 
     def drafts(self, tenant: str, names: Iterable[str]) -> dict[str, StoredEvent]:
         """The drafts with these names, those that are known; of two with one name the first."""

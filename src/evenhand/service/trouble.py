@@ -65,7 +65,7 @@ def worst(store: Store, tenant: str) -> list[Trouble]:
 
 def passages(store: Store, tenant: str, conversation: str) -> list[Passage]:
     """Everything that is kept of a conversation, in order; of a very long one the beginning."""
-    return [_passage(stored) for stored in store.conversation(tenant, conversation)[:_MOST_EVENTS]]
+    return [_passage(stored) for stored in store.conversation(tenant, conversation, _MOST_EVENTS)]
 
 
 def readable(text: str) -> str:
