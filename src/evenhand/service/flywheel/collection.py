@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evenhand.data.facts import Tell, silent
 from evenhand.errors import DataError
 from evenhand.files import content_root, sha256_file, write_json, write_whole
 from evenhand.service.flywheel.claim import Claim
-from evenhand.service.flywheel.harvest import Harvest, harvest
+from evenhand.service.flywheel.harvest import Harvest, Scope, harvest
 from evenhand.service.flywheel.pairing import ThumbPairs, sent_pairs, settled, thumb_pairs
 from evenhand.service.flywheel.quarantine import Held, QuarantineRules, Sifted, sift
 from evenhand.service.flywheel.shelf import Row, Shelf, json_lines
@@ -20,12 +21,16 @@ FORMAT = "evenhand-collection/1"
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to collect: a tenant's events since a moment, how thumbs are paired, and how the quarantine judges."""
+    """What to collect: a tenant's events since a moment, how thumbs are paired, and how the quarantine judges.
+
+    `tell` hears of progress.
+    """
 
     tenant: str = "default"
     since_ms: int = 0
     thumb_pairs: ThumbPairs = "same"
     rules: QuarantineRules = field(default_factory=QuarantineRules)
+    tell: Tell = silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +78,12 @@ def collect(store: Store, order: Order, shelf: Shelf, released: Iterable[str] = 
 
 def gather(store: Store, order: Order, released: frozenset[str]) -> Gathered:
     """Events to claims, through the quarantine, and what follows from the claims that passed it."""
-    reaped = harvest(store, order.tenant, order.since_ms)
+    scope = Scope(order.tenant, order.since_ms, order.tell)
+    reaped = harvest(store, scope)
     first = sift(reaped.claims, order.rules, reaped.odd, released)
     thumbs = settled([own for own in first.passed if own.origin == "thumb"])
     rejected = [own for own in first.passed if own.lost and not own.won]
-    derived = (*sent_pairs(store, order.tenant, order.since_ms, rejected), *thumb_pairs(thumbs, order.thumb_pairs))
+    derived = (*sent_pairs(store, scope, rejected), *thumb_pairs(thumbs, order.thumb_pairs))
     second = sift(derived, order.rules, (), released)
     judgments = tuple(own for own in (*first.passed, *second.passed) if own.is_pair)
     return Gathered(judgments, thumbs, (*first.held, *second.held), _left_out(reaped, first, thumbs))
