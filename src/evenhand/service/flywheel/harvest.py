@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from evenhand.data.contest import contest
-from evenhand.data.conversation import checked_prompt
+from evenhand.data.conversation import prompt_of
 from evenhand.data.facts import Tell
 from evenhand.data.fields import spoken_text
 from evenhand.data.reasons import Unusable
@@ -111,7 +111,7 @@ def _without_sides(stored: StoredEvent, event: Event, found: StoredEvent | None)
     return Claim(
         tenant=stored.tenant,
         origin=event.kind,
-        prompt=checked_prompt(prompt, "prompt"),
+        prompt=prompt_of([turn.json() for turn in prompt], "prompt"),
         won="",
         lost="",
         actor=event.actor,
