@@ -220,6 +220,19 @@ def test_an_erasure_takes_rows_out_changes_the_hash_and_names_what_went(tmp_path
     assert not [file for file in out.rglob("*.json*") if "gone." in file.read_text() or "of gone" in file.read_text()]
 
 
+def test_an_erasure_of_all_that_there_is_empties_the_files(tmp_path):
+    out = tmp_path / "out"
+    with production(tmp_path / "m") as happens:
+        happens.draft("d1", PARCEL, "Soon.")
+        happens.happen("edit", "d1", text="Soon.", sent="It arrives on Friday.")
+        gathered(happens.store, out)
+        happens.store.erase("default", "conversation", "c-d1", 0)
+        record = gathered(happens.store, out)
+    assert record["rows"] == {"judgments": 0, "thumbs": 0, "held": 0}
+    assert len(record["erased"]) == 1
+    assert Shelf.at(out).judgments.read_bytes() == b""
+
+
 @pytest.fixture
 def held(tmp_path):
     """A production of which one edit is held back, collected in `out`."""
