@@ -41,9 +41,8 @@ class Production:
         assert outcomes == ("stored",), outcomes
         return name
 
-    def draft(self, draft: str, prompt: str | None, text: str, **fields) -> str:
-        turns = None if prompt is None else [{"role": "user", "content": prompt}]
-        about = {"model": "harbor-2", "category": "delivery", "prompt": turns, "text": text}
+    def draft(self, draft: str, prompt: str | list | None, text: str, **fields) -> str:
+        about = {"model": "harbor-2", "category": "delivery", "prompt": prompt, "text": text}
         return self.happen("draft", draft, f"draft-{draft}", **about | fields)
 
 

@@ -37,7 +37,7 @@ def sides(row: dict) -> tuple[str, str]:
 
 def test_an_edit_is_what_was_sent_over_what_was_drafted(tmp_path):
     with production(tmp_path / "m") as happens:
-        happens.draft("d1", PARCEL, "Soon.")
+        happens.draft("d1", [{"role": "user", "content": PARCEL}], "Soon.")
         edit = happens.happen("edit", "d1", text="Soon.", sent="It arrives on Friday.", actor="ann")
         record = gathered(happens.store, tmp_path / "out")
     (row,) = rows_of(tmp_path / "out")
@@ -129,6 +129,8 @@ def test_what_says_nothing_is_counted_by_reason(tmp_path):
     with production(tmp_path / "m") as happens:
         happens.draft("bare", None, "Soon.")
         happens.happen("edit", "bare", text="Soon.", sent="On Friday.")
+        happens.draft("mute", "  ", "Soon.")
+        happens.happen("edit", "mute", text="Soon.", sent="On Friday.")
         happens.draft("same", PARCEL, "Soon.")
         happens.happen("edit", "same", text="Soon.", sent="Soon.")
         happens.happen("edit", "same", text="Soon.", sent=" Soon.  ")
@@ -139,7 +141,7 @@ def test_what_says_nothing_is_counted_by_reason(tmp_path):
         "no_prompt": 1,
         "identical_answers": 1,
         "identical_answers_normalised": 1,
-        "empty": 1,
+        "empty": 2,
     }
 
 
@@ -216,6 +218,19 @@ def test_an_erasure_takes_rows_out_changes_the_hash_and_names_what_went(tmp_path
     }
     assert again == after
     assert not [file for file in out.rglob("*.json*") if "gone." in file.read_text() or "of gone" in file.read_text()]
+
+
+def test_an_erasure_of_all_that_there_is_empties_the_files(tmp_path):
+    out = tmp_path / "out"
+    with production(tmp_path / "m") as happens:
+        happens.draft("d1", PARCEL, "Soon.")
+        happens.happen("edit", "d1", text="Soon.", sent="It arrives on Friday.")
+        gathered(happens.store, out)
+        happens.store.erase("default", "conversation", "c-d1", 0)
+        record = gathered(happens.store, out)
+    assert record["rows"] == {"judgments": 0, "thumbs": 0, "held": 0}
+    assert len(record["erased"]) == 1
+    assert Shelf.at(out).judgments.read_bytes() == b""
 
 
 @pytest.fixture

@@ -94,6 +94,19 @@ def test_who_has_said_too_much_keeps_as_much_as_the_cap_and_no_more():
     assert {own.claim.id for own in once_more} == {own.claim.id for own in held}
 
 
+def test_customers_with_a_thumb_each_do_not_lower_the_cap_of_agents():
+    made = claims(400)
+    liked = [
+        replace(own, origin="thumb", lost="", actor=f"customer-{at}", events=(f"t{at}",)) for at, own in enumerate(made)
+    ]
+    rules = QuarantineRules(cap_floor=10)
+    assert sift([*made, *liked], rules).held == ()
+    fan = [replace(own, actor="fan") if at < 50 else own for at, own in enumerate(liked)]
+    held = sift([*made, *fan], rules).held
+    assert {(own.claim.actor, own.reason) for own in held} == {("fan", "actor_cap")}
+    assert len(held) == 40
+
+
 @pytest.mark.parametrize(("seconds", "held"), [(19, 30), (21, 0)])
 def test_a_burst_is_told_by_its_window(seconds, held):
     made = [replace(own, actor="bot", at_ms=at * 1000 * seconds) for at, own in enumerate(claims(60)) if at < 30]

@@ -42,6 +42,7 @@ def collect(
     from evenhand.service.flywheel.shelf import Shelf
     from evenhand.service.store import existing_store
 
+    output = Output(as_json, quiet)
     since_ms = 0 if since is None else int(since.replace(tzinfo=UTC).timestamp() * 1000)
     rules = QuarantineRules(burst_claims=burst, cap_floor=cap, allowed=tuple(allow or ()))
     shelf = Shelf.at(out)
@@ -51,8 +52,7 @@ def collect(
 
         released = released_by(reviewed, shelf)
     with existing_store(store) as events:
-        record = gather(events, Order(tenant, since_ms, thumbs, rules), shelf, released)
-    output = Output(as_json, quiet)
+        record = gather(events, Order(tenant, since_ms, thumbs, rules, output.narrate), shelf, released)
     for sentence in _remarks(record, out, len(released)):
         output.say(sentence)
     output.result(record, _words(record, out))

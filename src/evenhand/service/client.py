@@ -79,11 +79,11 @@ class Client:
         *,
         model: str,
         category: str | None = None,
-        prompt: Sequence[Mapping[str, str]] | None = None,
+        prompt: str | Sequence[Mapping[str, str]] | None = None,
         latency_ms: int | None = None,
         actor: str | None = None,
     ) -> Draft:
-        """The bot has drafted a reply; `prompt` are the conversation's turns before it, as role and content."""
+        """The bot has drafted a reply; `prompt` is the conversation before it: turns as role and content, or one text."""
         draft = Draft(uuid.uuid4().hex, conversation, model, category, text)
         self.send(draft, "draft", text=text, prompt=prompt, latency_ms=latency_ms, actor=actor)
         return draft

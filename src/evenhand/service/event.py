@@ -50,7 +50,10 @@ class EventForm(BaseModel):
     model: Name | None = Field(None, description="The model's name or hash, from its manifest. A draft must have it.")
     category: Name | None = None
     actor: Name | None = Field(None, description="Who did it: an agent's or customer's pseudonym.")
-    prompt: tuple[Turn, ...] | None = Field(None, max_length=200, description="The conversation before the draft.")
+    prompt: Annotated[tuple[Turn, ...], Field(max_length=200)] | Text | None = Field(
+        None,
+        description="The conversation before the draft: turns, or a text that is the only one. `collect` needs it.",
+    )
     text: Text | None = Field(None, description="The reply that was shown. Drafts and edits must have it.")
     sent: Text | None = Field(None, description="What a person sent instead. An edit must have it.")
     up: bool | None = Field(None, strict=True, description="A thumb must have it: true is up.")
@@ -140,7 +143,7 @@ def event_of(tenant: str, form: EventForm) -> Event:
         model=form.model,
         category=form.category,
         actor=form.actor,
-        prompt=tuple(Message(turn.role, turn.content) for turn in form.prompt or ()),
+        prompt=_turns(form.prompt),
         text=form.text,
         sent=form.sent,
         up=form.up,
@@ -148,6 +151,12 @@ def event_of(tenant: str, form: EventForm) -> Event:
         latency_ms=form.latency_ms,
         body=body,
     )
+
+
+def _turns(prompt: tuple[Turn, ...] | str | None) -> tuple[Message, ...]:
+    if isinstance(prompt, str):
+        return (Message("user", prompt),)
+    return tuple(Message(turn.role, turn.content) for turn in prompt or ())
 
 
 def read_event(tenant: str, body: bytes | str) -> Event:
@@ -164,7 +173,8 @@ def read_event(tenant: str, body: bytes | str) -> Event:
 def first_problem(error: ValidationError) -> str:
     """The first thing that is wrong, with the field, in one line and without the value."""
     problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(str(part) for part in problem["loc"])
+    # Of a value that may be of two types pydantic names the type on the way, which is no field.
+    where = ".".join(part for part in map(str, problem["loc"]) if "[" not in part and part != "constrained-str")
     return f"`{where}`: {problem['msg']}" if where else problem["msg"]
 
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evenhand.data.facts import Tell, silent
 from evenhand.errors import DataError
 from evenhand.files import content_root, sha256_file, write_json, write_whole
 from evenhand.service.flywheel.claim import Claim
-from evenhand.service.flywheel.harvest import Harvest, harvest
+from evenhand.service.flywheel.harvest import Harvest, Scope, harvest
 from evenhand.service.flywheel.pairing import ThumbPairs, sent_pairs, settled, thumb_pairs
 from evenhand.service.flywheel.quarantine import Held, QuarantineRules, Sifted, sift
 from evenhand.service.flywheel.shelf import Row, Shelf, json_lines
@@ -20,41 +21,48 @@ FORMAT = "evenhand-collection/1"
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to collect: a tenant's events since a moment, how thumbs are paired, and how the quarantine judges."""
+    """What to collect: a tenant's events since a moment, how thumbs are paired, and how the quarantine judges.
+
+    `tell` hears of progress.
+    """
 
     tenant: str = "default"
     since_ms: int = 0
     thumb_pairs: ThumbPairs = "same"
     rules: QuarantineRules = field(default_factory=QuarantineRules)
+    tell: Tell = silent
 
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """What a store's events amount to: judgments and thumbs that passed, what was held back, what said nothing."""
+    """What a store's events amount to: judgments and thumbs that passed, what was held back, what said nothing.
+
+    `released` are the ids that a person let pass and that are there.
+    """
 
     judgments: tuple[Claim, ...]
     thumbs: tuple[Claim, ...]
     held: tuple[Held, ...]
     left_out: Mapping[str, int]
+    released: frozenset[str]
 
 
 def collect(store: Store, order: Order, shelf: Shelf, released: Iterable[str] = ()) -> dict[str, Any]:
     """Write the collection to `shelf`, whole, and return its record; the same store and order give the same bytes.
 
     Ids in `released` pass the quarantine. What lay on the shelf before is replaced, and the record says what changed
-    and which rows went because an event of theirs was erased. Raises DataError where no event makes a row.
+    and which rows went because an event of theirs was erased. Raises DataError where no event makes a row and none ever did.
     """
     events, head = store.head()
-    wanted = frozenset(released)
-    found = gather(store, order, wanted)
-    if not (found.judgments or found.thumbs or found.held):
+    found = gather(store, order, frozenset(released))
+    before = shelf.read()
+    if before is None and not (found.judgments or found.thumbs or found.held):
         raise DataError(_nothing(order, events, found.left_out))
     rows = {
         shelf.judgments: [claim.row() for claim in found.judgments],
         shelf.thumbs: [claim.row() for claim in found.thumbs],
         shelf.held: [held_row(one) for one in found.held],
     }
-    before = shelf.read()
     for path, own in rows.items():
         write_whole(path, json_lines(own))
     record = {
@@ -63,7 +71,7 @@ def collect(store: Store, order: Order, shelf: Shelf, released: Iterable[str] = 
         "tenant": order.tenant,
         "store": {"events": events, "head": head},
         "rules": {"since_ms": order.since_ms, "thumb_pairs": order.thumb_pairs, **order.rules.json()},
-        **_counts(found, wanted),
+        **_counts(found),
         "files": {path.relative_to(shelf.record.parent).as_posix(): sha256_file(path) for path in rows},
     }
     record |= _changed(record, before, _erased(store, order.tenant), rows)
@@ -73,14 +81,16 @@ def collect(store: Store, order: Order, shelf: Shelf, released: Iterable[str] = 
 
 def gather(store: Store, order: Order, released: frozenset[str]) -> Gathered:
     """Events to claims, through the quarantine, and what follows from the claims that passed it."""
-    reaped = harvest(store, order.tenant, order.since_ms)
+    scope = Scope(order.tenant, order.since_ms, order.tell)
+    reaped = harvest(store, scope)
     first = sift(reaped.claims, order.rules, reaped.odd, released)
     thumbs = settled([own for own in first.passed if own.origin == "thumb"])
     rejected = [own for own in first.passed if own.lost and not own.won]
-    derived = (*sent_pairs(store, order.tenant, order.since_ms, rejected), *thumb_pairs(thumbs, order.thumb_pairs))
+    derived = (*sent_pairs(store, scope, rejected), *thumb_pairs(thumbs, order.thumb_pairs))
     second = sift(derived, order.rules, (), released)
     judgments = tuple(own for own in (*first.passed, *second.passed) if own.is_pair)
-    return Gathered(judgments, thumbs, (*first.held, *second.held), _left_out(reaped, first, thumbs))
+    passed = released & {own.id for own in (*first.passed, *second.passed)}
+    return Gathered(judgments, thumbs, (*first.held, *second.held), _left_out(reaped, first, thumbs), passed)
 
 
 def held_row(held: Held) -> dict[str, Any]:
@@ -97,7 +107,7 @@ def _left_out(reaped: Harvest, first: Sifted, thumbs: Sequence[Claim]) -> dict[s
     return dict(reaped.left_out) | {reason: count for reason, count in more.items() if count > 0}
 
 
-def _counts(found: Gathered, released: frozenset[str]) -> dict[str, Any]:
+def _counts(found: Gathered) -> dict[str, Any]:
     given = [*found.judgments, *found.thumbs]
     return {
         "rows": {"judgments": len(found.judgments), "thumbs": len(found.thumbs), "held": len(found.held)},
@@ -105,7 +115,7 @@ def _counts(found: Gathered, released: frozenset[str]) -> dict[str, Any]:
         "held": dict(sorted(Counter(own.reason for own in found.held).items())),
         "left_out": dict(sorted(found.left_out.items())),
         "actors_held": _actors_held(found),
-        "released": sorted(released & {own.id for own in given}),
+        "released": sorted(found.released),
     }
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from evenhand.data.contest import contest
-from evenhand.data.conversation import checked_prompt
+from evenhand.data.conversation import prompt_of
+from evenhand.data.facts import Tell
 from evenhand.data.fields import spoken_text
 from evenhand.data.reasons import Unusable
 from evenhand.service.event import Event, Kind
@@ -26,6 +27,15 @@ class SilentEvent(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """Which events are looked at: a tenant's that happened at `since_ms` or later; `tell` hears of progress."""
+
+    tenant: str
+    since_ms: int
+    tell: Tell
+
+
+@dataclass(frozen=True, slots=True)
 class Harvest:
     """The claims in the order of their events; the ids of those whose event shows another text than its draft does.
 
@@ -38,23 +48,23 @@ class Harvest:
     left_out: Mapping[str, int]
 
 
-def pages(store: Store, tenant: str, kinds: tuple[Kind, ...]) -> Iterator[tuple[list[StoredEvent], Drafts]]:
+def pages(store: Store, scope: Scope, kinds: tuple[Kind, ...]) -> Iterator[tuple[list[StoredEvent], Drafts]]:
     """All events of these kinds in the order in which they were acknowledged, a page at a time with its drafts."""
-    after = 0
+    after, last, tenant = 0, store.head()[0], scope.tenant
     while page := store.events(tenant, kinds, after, _PAGE):
         after = page[-1].seq
-        yield page, store.drafts(tenant, [own.event.draft for own in page if own.event is not None])
+        recent = [own for own in page if own.at_ms >= scope.since_ms]
+        yield recent, store.drafts(tenant, [own.event.draft for own in recent if own.event is not None])
+        scope.tell(f"reading {kinds[0]} events", after, last)
 
 
-def harvest(store: Store, tenant: str, since_ms: int) -> Harvest:
-    """The claims of a tenant's edits, takeovers and thumbs that happened at `since_ms` or later."""
+def harvest(store: Store, scope: Scope) -> Harvest:
+    """The claims of a tenant's edits, takeovers and thumbs."""
     left_out: Counter[str] = Counter()
     claims: dict[tuple[str, ...], Claim] = {}
     odd: set[str] = set()
-    for page, drafts in pages(store, tenant, ("edit", "takeover", "thumb")):
+    for page, drafts in pages(store, scope, ("edit", "takeover", "thumb")):
         for stored in page:
-            if stored.at_ms < since_ms:
-                continue
             try:
                 claim, fits = _claim(stored, drafts)
             except (SilentEvent, Unusable) as problem:
@@ -101,7 +111,7 @@ def _without_sides(stored: StoredEvent, event: Event, found: StoredEvent | None)
     return Claim(
         tenant=stored.tenant,
         origin=event.kind,
-        prompt=checked_prompt(prompt, "prompt"),
+        prompt=prompt_of([turn.json() for turn in prompt], "prompt"),
         won="",
         lost="",
         actor=event.actor,

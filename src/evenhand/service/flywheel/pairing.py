@@ -10,7 +10,7 @@ from evenhand.data.items import keys_of, prompt_text
 from evenhand.data.similarity import near_groups
 from evenhand.service.event import Event
 from evenhand.service.flywheel.claim import Claim
-from evenhand.service.flywheel.harvest import pages
+from evenhand.service.flywheel.harvest import Scope, pages
 from evenhand.service.store import Store, StoredEvent
 
 ThumbPairs = Literal["same", "family", "none"]
@@ -53,7 +53,7 @@ def thumb_pairs(thumbs: Sequence[Claim], by: ThumbPairs) -> tuple[Claim, ...]:
     return tuple(pairs)
 
 
-def sent_pairs(store: Store, tenant: str, since_ms: int, rejected: Iterable[Claim]) -> tuple[Claim, ...]:
+def sent_pairs(store: Store, scope: Scope, rejected: Iterable[Claim]) -> tuple[Claim, ...]:
     """Replies that went out as drafted over replies to the same prompt that were rejected.
 
     Going out alone says nothing. A rejected reply has a thumb down or was taken over; it is paired once, with the first
@@ -65,11 +65,11 @@ def sent_pairs(store: Store, tenant: str, since_ms: int, rejected: Iterable[Clai
         waiting[prompt_key(own)].append(own)
         refused.add(own.draft)
     pairs = []
-    for page, drafts in pages(store, tenant, ("sent",)) if waiting else ():
+    for page, drafts in pages(store, scope, ("sent",)) if waiting else ():
         for stored in page:
             event = stored.event
             draft = drafts.get(event.draft) if event else None
-            if event is None or draft is None or event.draft in refused or stored.at_ms < since_ms:
+            if event is None or draft is None or event.draft in refused:
                 continue
             assert draft.event is not None
             rivals = waiting.get(_key(draft.event), [])

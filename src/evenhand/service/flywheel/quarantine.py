@@ -23,6 +23,7 @@ from evenhand.service.flywheel.claim import Claim
 Reason = Literal["other_text", "trigger_phrase", "burst", "near_duplicate", "actor_cap"]
 # An actor must have this many times the share of a phrase that the actor has of the categories in which it stands.
 _MORE_THAN_USUAL = 2.0
+_THUMBS = ("thumb", "thumbs")
 
 Places = dict[int, tuple[Reason, str]]
 Found = Iterator[tuple[int, tuple[Reason, str]]]
@@ -32,7 +33,7 @@ Found = Iterator[tuple[int, tuple[Reason, str]]]
 class QuarantineRules:
     """The limits. `burst_claims` by one actor within `burst_seconds` are a burst, 0 for no such check.
 
-    An actor keeps `cap_times` as many claims as the median actor has, and `cap_floor` at least. `allowed` are phrases
+    An actor keeps `cap_times` as many claims as the median actor has, and `cap_floor` at least, thumbs by themselves. `allowed` are phrases
     that a person has seen and found harmless, such as an agent's signature.
     """
 
@@ -155,17 +156,23 @@ def _repeating(claims: Sequence[Claim], alive: Sequence[int], rules: QuarantineR
 
 
 def _over_cap(claims: Sequence[Claim], alive: Sequence[int], rules: QuarantineRules) -> Found:
-    """Claims of an actor beyond the cap; which ones stay is decided by their ids, which are hashes."""
-    counts = Counter(who for at in alive if (who := claims[at].actor) is not None)
-    if not counts:
-        return
-    most = max(rules.cap_floor, int(rules.cap_times * median(counts.values())))
-    given: Counter[str] = Counter()
-    for at in sorted(alive, key=lambda at: claims[at].id):
-        if (who := claims[at].actor) is not None:
-            given[who] += 1
-            if given[who] > most:
-                yield at, ("actor_cap", f"{who} has {counts[who]} and the cap is {most}")
+    """Claims of an actor beyond the cap; which ones stay is decided by their ids, which are hashes.
+
+    Thumbs and what agents do are counted apart: a customer has one or two, an agent hundreds.
+    """
+    sorts = {at: (who, claims[at].origin in _THUMBS) for at in alive if (who := claims[at].actor) is not None}
+    counts = Counter(sorts.values())
+    most = {
+        thumbs: max(rules.cap_floor, int(rules.cap_times * median(own)))
+        for thumbs in (True, False)
+        if (own := [count for (_, of_thumbs), count in counts.items() if of_thumbs == thumbs])
+    }
+    given: Counter[tuple[str, bool]] = Counter()
+    for at in sorted(sorts, key=lambda at: claims[at].id):
+        who, thumbs = sorts[at]
+        given[who, thumbs] += 1
+        if given[who, thumbs] > most[thumbs]:
+            yield at, ("actor_cap", f"{who} has {counts[who, thumbs]} and the cap is {most[thumbs]}")
 
 
 def _judgment(claim: Claim, row: int) -> Judgment:
