@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from judge_server import Behaviour, completion, judge_server
+from scipy.stats import binomtest
 from small_model import rows, write_rows
 from small_run import finished_run
 from test_commands import Answer, Invoke, invoke
@@ -25,6 +26,9 @@ from transformers import GenerationConfig
 from evenhand.evaluation.endpoint import Patience
 from evenhand.evaluation.generate import Generation, Reply
 from evenhand.evaluation.replies import read_replies, write_replies
+from evenhand.service.database import open_database
+from evenhand.service.event import Event, read_event
+from evenhand.service.store import Store
 
 __all__ = ["invoke"]
 REPLIES = Path("rows") / "replies-after.json"
@@ -102,6 +106,46 @@ def test_drift_memory_and_speed_stand_in_words_and_on_the_page(invoke: Invoke, t
     for row in ("Drift, own replies", "Drift, the start&#39;s replies", "Training memory", "Training speed"):
         assert row in page
     assert json.loads(invoke("compare", *trained, "--json").out)["drift"] == kept["drift"]  # not measured again
+
+
+def test_what_became_of_drafts_is_told_where_a_feedback_store_is_given(
+    invoke: Invoke, trained: tuple[Path, Path]
+) -> None:
+    assert invoke("compare", *trained, "--feedback", "nowhere").code == 2
+    assert (
+        "holds no events; give the folder of `evenhand monitor`" in invoke("compare", *trained, "--feedback", ".").err
+    )
+    earlier, later = (str(run) for run in trained)  # both folders are called `run`, so they go by their whole names
+    store = Store(open_database("events.db"))
+    drafts = [event("draft", f"{model}-{i}", model) for model in (earlier, later) for i in range(20)]
+    signals = [event("escalation", f"{earlier}-{i}") for i in range(5)]
+    signals += [event("edit", f"{later}-{i}") for i in range(2)] + [event("takeover", f"{later}-9")]
+    store.append([*drafts, *signals, event("draft", "other", "someone else's")], 1_700_000_000_000)
+    store.database.close()
+    answer = invoke("compare", *trained, "--feedback", ".", "--tenant", "harbor", "--json", "--out", "page.html")
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)["production"]
+    assert [found["baseline"][key]["value"] for key in ("escalated", "overridden")] == [0.25, 0.0]
+    assert [found["candidate"][key]["value"] for key in ("escalated", "overridden")] == [0.0, 0.15]
+    exact = binomtest(3, 20).proportion_ci(method="wilson")
+    assert (found["candidate"]["overridden"]["low"], found["candidate"]["overridden"]["high"]) == pytest.approx(
+        (exact.low, exact.high), abs=1e-9
+    )
+    assert "Overridden" in Path("page.html").read_text()
+    words = invoke("compare", *trained, "--feedback", "events.db", "--tenant", "harbor").out
+    assert (
+        f"drafts of {later} in production: 0.0 % [0.0, 16.1] n=20 escalated, 15.0 % [5.2, 36.0] n=20 overridden"
+        in words
+    )
+    nobody = invoke("compare", *trained, "--feedback", ".", "--tenant", "others", "--json")
+    assert json.loads(nobody.out)["production"] == {"baseline": None, "candidate": None}
+
+
+def event(kind: str, draft: str, model: str | None = None) -> Event:
+    """An event about a draft, as a bot sends it."""
+    sent = {"id": f"{kind} {draft}", "kind": kind, "conversation": "c", "draft": draft, "at": "2026-11-25T09:00:00Z"}
+    texts = {"draft": {"text": "It is on its way.", "model": model}, "edit": {"text": "It is.", "sent": "It is not."}}
+    return read_event("harbor", json.dumps(sent | texts.get(kind, {})))
 
 
 def test_a_judge_that_takes_what_comes_first_tells_no_win_rate(invoke: Invoke, trained: tuple[Path, Path]) -> None:
