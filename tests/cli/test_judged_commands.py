@@ -16,15 +16,20 @@ from typing import Any
 import httpx
 import pytest
 from judge_server import Behaviour, completion, judge_server
+from scipy.stats import binomtest
 from small_model import rows, write_rows
 from small_run import finished_run
 from test_commands import Answer, Invoke, invoke
 from test_judge import replies_of
 from transformers import GenerationConfig
 
+from evenhand.evaluation.ballot import Ballot, questions_of
 from evenhand.evaluation.endpoint import Patience
 from evenhand.evaluation.generate import Generation, Reply
 from evenhand.evaluation.replies import read_replies, write_replies
+from evenhand.service.database import open_database
+from evenhand.service.event import Event, read_event
+from evenhand.service.store import Store
 
 __all__ = ["invoke"]
 REPLIES = Path("rows") / "replies-after.json"
@@ -102,6 +107,46 @@ def test_drift_memory_and_speed_stand_in_words_and_on_the_page(invoke: Invoke, t
     for row in ("Drift, own replies", "Drift, the start&#39;s replies", "Training memory", "Training speed"):
         assert row in page
     assert json.loads(invoke("compare", *trained, "--json").out)["drift"] == kept["drift"]  # not measured again
+
+
+def test_what_became_of_drafts_is_told_where_a_feedback_store_is_given(
+    invoke: Invoke, trained: tuple[Path, Path]
+) -> None:
+    assert invoke("compare", *trained, "--feedback", "nowhere").code == 2
+    assert (
+        "holds no events; give the folder of `evenhand monitor`" in invoke("compare", *trained, "--feedback", ".").err
+    )
+    earlier, later = (str(run) for run in trained)  # both folders are called `run`, so they go by their whole names
+    store = Store(open_database("events.db"))
+    drafts = [event("draft", f"{model}-{i}", model) for model in (earlier, later) for i in range(20)]
+    signals = [event("escalation", f"{earlier}-{i}") for i in range(5)]
+    signals += [event("edit", f"{later}-{i}") for i in range(2)] + [event("takeover", f"{later}-9")]
+    store.append([*drafts, *signals, event("draft", "other", "someone else's")], 1_700_000_000_000)
+    store.database.close()
+    answer = invoke("compare", *trained, "--feedback", ".", "--tenant", "harbor", "--json", "--out", "page.html")
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)["production"]
+    assert [found["baseline"][key]["value"] for key in ("escalated", "overridden")] == [0.25, 0.0]
+    assert [found["candidate"][key]["value"] for key in ("escalated", "overridden")] == [0.0, 0.15]
+    exact = binomtest(3, 20).proportion_ci(method="wilson")
+    assert (found["candidate"]["overridden"]["low"], found["candidate"]["overridden"]["high"]) == pytest.approx(
+        (exact.low, exact.high), abs=1e-9
+    )
+    assert "Overridden" in Path("page.html").read_text()
+    words = invoke("compare", *trained, "--feedback", "events.db", "--tenant", "harbor").out
+    assert (
+        f"drafts of {later} in production: 0.0 % [0.0, 16.1] n=20 escalated, 15.0 % [5.2, 36.0] n=20 overridden"
+        in words
+    )
+    nobody = invoke("compare", *trained, "--feedback", ".", "--tenant", "others", "--json")
+    assert json.loads(nobody.out)["production"] == {"baseline": None, "candidate": None}
+
+
+def event(kind: str, draft: str, model: str | None = None) -> Event:
+    """An event about a draft, as a bot sends it."""
+    sent = {"id": f"{kind} {draft}", "kind": kind, "conversation": "c", "draft": draft, "at": "2026-11-25T09:00:00Z"}
+    texts = {"draft": {"text": "It is on its way.", "model": model}, "edit": {"text": "It is.", "sent": "It is not."}}
+    return read_event("harbor", json.dumps(sent | texts.get(kind, {})))
 
 
 def test_a_judge_that_takes_what_comes_first_tells_no_win_rate(invoke: Invoke, trained: tuple[Path, Path]) -> None:
@@ -198,7 +243,7 @@ def voting(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 def page_of(url: str, voter: str) -> str:
     """The page for a voter, as soon as it is served."""
-    for _ in range(600):
+    for _ in range(2400):
         try:
             return httpx.get(f"{url}/", params={"voter": voter}).text
         except httpx.TransportError:
@@ -217,24 +262,23 @@ def vote_for_good(url: str, voter: str) -> None:
     assert httpx.post(f"{url}/vote", data=form).status_code == 303
 
 
-def test_people_vote_stop_go_on_and_their_votes_are_compared(invoke: Invoke, trained: tuple[Path, Path]) -> None:
+def test_people_vote_go_on_and_their_votes_are_compared(invoke: Invoke, trained: tuple[Path, Path]) -> None:
+    ballot = Ballot(questions_of(*(read_replies(run / REPLIES) for run in trained)), Path("votes.jsonl"))
+    first = ballot.next("ann")
+    assert first is not None
+    ballot.vote("ann", first.question.id, "right" if first.a_first else "left", "2026-11-25T09:00:00+00:00")
     with voting(*trained, "--out", "votes.jsonl", "--json") as (process, url):
         page = page_of(url, "ann")
+        assert "1 of 8" in page  # goes on
         assert not any(run.parent.name in page for run in trained)  # nothing says whose replies they are
         for voter in ("ann", "ann", "bob"):
             vote_for_good(url, voter)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "8 questions at" in err
     told = json.loads(out)
-    assert (told["a_wins"]["value"], told["a_wins"]["n"]) == (0.0, 3)
-    with voting(*trained, "--out", "votes.jsonl") as (process, url):
-        assert "2 of 8" in page_of(url, "ann")
-        vote_for_good(url, "ann")
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=30)
-    assert out == "answer b wins against a: 1.000, n=4\n"
+    assert (told["a_wins"]["value"], told["a_wins"]["n"]) == (0.0, 4)
     found = json.loads(invoke("compare", *trained, "--votes", "votes.jsonl", "--json").out)["judged"][0]
     assert (found["judge"], found["win_rate"]["value"], found["win_rate"]["n"]) == ("people (votes.jsonl)", 1.0, 4)
     reversed_ = json.loads(invoke("compare", *trained[::-1], "--votes", "votes.jsonl", "--json").out)["judged"][0]

@@ -104,7 +104,7 @@ def journal(steps: int = 240) -> list[dict[str, object]]:
                             "median_tokens": tokens,
                             "median_characters": tokens | {"value": 4 * tokens["value"]},
                             "repetition": portion,
-                            "ended": portion | {"value": 1 - portion["value"]},
+                            "ended": portion | {"value": 1 - portion["value"], "low": 0.55, "high": 1.0},
                         },
                     },
                 }

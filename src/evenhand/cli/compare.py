@@ -1,7 +1,9 @@
 """`evenhand compare`: models side by side on the same held-out rows, with a verdict."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,6 +29,10 @@ def compare(
     drift: Annotated[
         bool, typer.Option("--drift", help="Measure how far runs have moved from their start; kept for the next time.")
     ] = False,
+    feedback: Annotated[
+        str | None, typer.Option(help="Events of `evenhand monitor`: its folder, or a database's URL.")
+    ] = None,
+    tenant: Annotated[str, typer.Option(help="Whose events.")] = "default",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -41,6 +47,7 @@ def compare(
     from evenhand.lifecycle.compared import compare_entrants, words
     from evenhand.lifecycle.entrant import entrants
     from evenhand.lifecycle.judging import judged_by, judged_by_votes, open_judge
+    from evenhand.service.outcomes import open_feedback
 
     output = Output(as_json, quiet)
     if by and data is None:
@@ -48,6 +55,8 @@ def compare(
     given = entrants(models, data, output.say, output.narrate)
     if drift:
         given = [entrant.with_drift(output.say, output.narrate) for entrant in given]
+    if feedback is not None:
+        given = _with_production(given, dict.fromkeys(models), open_feedback(feedback), tenant)
     judged = []
     asked = open_judge(judge, judge_model, judge_log, output.say) if judge else None
     for candidate in given[1:]:
@@ -60,3 +69,19 @@ def compare(
         write_comparison(out, found.told, found.value)
         output.say(f"wrote {out} and {out.with_suffix('.json')}")
     output.result(found.value, words(found.value, out))
+
+
+def _with_production(given: list[Any], names: Iterable[str], store: Any, tenant: str) -> list[Any]:
+    """Each with what became of its drafts; events name a model by its name here, or by its manifest's hash."""
+    from evenhand.lifecycle.manifest import NAME, manifest_hash
+    from evenhand.service.outcomes import production_of
+
+    try:
+        found = []
+        for entrant, name in zip(given, names):
+            shipped = {manifest_hash(Path(name))} if (Path(name) / NAME).exists() else set()
+            production = production_of(store, tenant, {name, entrant.name, *shipped})
+            found.append(replace(entrant, production=production))
+        return found
+    finally:
+        store.database.close()

@@ -20,6 +20,8 @@ from evenhand.files import write_json, write_whole
 _EXAMPLES = 4
 _MOST_SLICES = 12
 _MIB = 1 << 20
+# What was measured of the baseline and of the candidate, as JSON.
+Sides = tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,9 @@ class Told:
     comparison: Comparison
     texts: Sequence[PreferencePair] = ()
     replies: tuple[Generation | None, Generation | None] = (None, None)
-    costs: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None] = (None, None)
-    drifts: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None] = (None, None)
+    costs: Sides = (None, None)
+    drifts: Sides = (None, None)
+    production: Sides = (None, None)
     reply_differences: Mapping[str, Figure] = field(default_factory=dict)
     judged: Sequence[Mapping[str, Any]] = ()
     redacted: bool = True
@@ -85,7 +88,13 @@ def chapter(told: Told) -> dict[str, Any]:
         "title": TITLES[found.word] if found.word != "undecided" else "Cannot be told apart",
         "sentence": found.sentence,
         "difference_chart": difference_chart(found.differences),
-        "lines": [*accuracy_lines(found), *reply_lines(told), *drift_lines(told.drifts), *cost_lines(told.costs)],
+        "lines": [
+            *accuracy_lines(found),
+            *reply_lines(told),
+            *drift_lines(told.drifts),
+            *production_lines(told.production),
+            *cost_lines(told.costs),
+        ],
         "panels": panels(told),
         "cases": cases(told),
         "judged": told.judged,
@@ -145,22 +154,36 @@ def _change(figure: Figure | None, shares: bool) -> Cell:
     return change(figure) if shares or figure is None else cell(figure, False, 1)
 
 
-def drift_lines(drifts: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]) -> list[Line]:
+def drift_lines(drifts: Sides) -> list[Line]:
     """How far each has moved from the model that it started as, where that was measured of one."""
-    if drifts == (None, None):
-        return []
     rows = (
         ("Drift, own replies", "KL(model, its start) along the model's replies, nats a token", "on_new_replies"),
         ("Drift, the start's replies", "KL(start, model) along the start's replies, nats a token", "on_start_replies"),
     )
+    return _unpaired_lines(drifts, rows, False)
+
+
+def production_lines(production: Sides) -> list[Line]:
+    """What became of each one's drafts, where a feedback store knows one of them."""
+    rows = (
+        ("Escalated", "share of drafts in production", "escalated"),
+        ("Overridden", "share of drafts in production that were edited or taken over", "overridden"),
+    )
+    return _unpaired_lines(production, rows, True)
+
+
+def _unpaired_lines(sides: Sides, rows: Sequence[tuple[str, str, str]], shares: bool) -> list[Line]:
+    """Figures that have no paired change; nothing where neither side has any."""
+    if sides == (None, None):
+        return []
     lines = []
     for name, meaning, key in rows:
-        before, after = (Cell("not measured") if own is None else cell(figure(own[key]), False, 3) for own in drifts)
+        before, after = (Cell("not measured") if own is None else cell(figure(own[key]), shares, 3) for own in sides)
         lines.append(Line(name, meaning, before, after, Cell("–")))
     return lines
 
 
-def cost_lines(costs: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]) -> list[Line]:
+def cost_lines(costs: Sides) -> list[Line]:
     """What training took, where a run measured it; a ratio is candidate over baseline."""
     one, other = costs
     rows = (

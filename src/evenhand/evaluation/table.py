@@ -68,7 +68,7 @@ def epoch_rows(epochs: Sequence[Epoch]) -> list[tuple[str, str, tuple[Cell, ...]
     """Each epoch's name, what else there is to say of it, and its accuracy, reply length, repetition and share that ends."""
     return [
         (
-            str(own.epoch),
+            f"Epoch {own.epoch}",
             f"step {own.step:,}, loss {own.loss:.3f}" if own.loss is not None else "before training",
             (
                 cell(own.pairwise_accuracy, True),

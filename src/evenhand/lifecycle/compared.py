@@ -73,6 +73,7 @@ def _told(
         replies=(baseline.replies, candidate.replies),
         costs=(costs[0], costs[1]),
         drifts=(baseline.drift, candidate.drift),
+        production=(baseline.production, candidate.production),
         reply_differences=reply_differences(baseline.replies, candidate.replies),
         judged=[own for own in judged if own["candidate"] == candidate.name],
     )
@@ -104,6 +105,7 @@ def _value(told: Told) -> dict[str, Any]:
         },
         "training": {"baseline": told.costs[0], "candidate": told.costs[1]},
         "drift": {"baseline": told.drifts[0], "candidate": told.drifts[1]},
+        "production": {"baseline": told.production[0], "candidate": told.production[1]},
         "judged": [dict(own) for own in told.judged],
     }
 
@@ -142,4 +144,9 @@ def _part_words(part: dict[str, Any]) -> list[str]:
             lines.append(
                 f"drift of {part[side]} from its start, nats per token: {own} along its own replies, {begun} along the start's"
             )
+        if production := part["production"][side]:
+            rates = (
+                f"{figure(production[key]).words(percent=True, digits=1)} {key}" for key in ("escalated", "overridden")
+            )
+            lines.append(f"drafts of {part[side]} in production: {', '.join(rates)}")
     return lines + [f"{own['judge']}: {row[0]} {row[1]}" for own in part["judged"] for row in own["rows"]]

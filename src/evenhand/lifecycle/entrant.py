@@ -49,7 +49,8 @@ class Cost:
 class Entrant:
     """A model's scores, and its replies and cost where a run kept them; `texts` are the pairs, where they are known.
 
-    `start` are a run's scores before its first step, `drift` how far it has moved since, where that was measured."""
+    `start` are a run's scores before its first step, `drift` how far it has moved since, where that was measured;
+    `production` is what became of its drafts, where a feedback store tells."""
 
     scored: Scored
     replies: Generation | None = None
@@ -57,6 +58,7 @@ class Entrant:
     texts: tuple[PreferencePair, ...] = ()
     start: ScoredPairs | None = None
     run: Path | None = None
+    production: Mapping[str, Any] | None = None
     drift: Mapping[str, Any] | None = None
 
     def with_drift(self, say: Say, narrate: Narrator) -> "Entrant":
