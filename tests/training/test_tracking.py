@@ -153,6 +153,8 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
 def test_trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     needs("trackio")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "trackio"]:
+        monkeypatch.delitem(sys.modules, name)  # TRL imports it, and it looks for its folder then
     wanted = tracked_run("trackio", tmp_path / "run")
     (file,) = (tmp_path / "trackio").glob("small.db")
     with sqlite3.connect(file) as database:
