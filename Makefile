@@ -64,4 +64,6 @@ reliability: $(VENV)/.dev
 	$(DRILL) reliability/svc_kill.py --kills 100
 	$(DRILL) reliability/svc_doors.py --replays 10000 --seconds 10 --fuzz 200
 	$(DRILL) reliability/svc_disk_full.py --rounds 5
+	$(DRILL) reliability/svc_ack.py --requests 200
+	$(DRILL) reliability/svc_abuse.py --slow 100
 	$(DRILL) reliability/save_cost.py --rounds 3

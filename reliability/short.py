@@ -30,6 +30,8 @@ DRILLS = {
     "svc_kill": ["--kills", "1", "--any-start"],
     "svc_doors": ["--replays", "1000", "--seconds", "1", "--fuzz", "0"],
     "svc_disk_full": ["--rounds", "1"],
+    "svc_ack": ["--requests", "20"],
+    "svc_abuse": ["--slow", "20", "--healthy", "20", "--any-speed"],
 }
 # A plain save must fail where ours may not.
 CONTRAST = {"corrupt plain": ["--cases", "48", "--plain"], "kill_sweep plain": ["--kills", "200", "--plain", "--first"]}
