@@ -9,12 +9,15 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 
 
 class Served:
     """One folder of events, or a database's URL, and the process that serves it while it runs."""
+
+    started: ClassVar[list[subprocess.Popen]] = []
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder, self.options, self.keys, self.port = folder, options, {}, free_port()
@@ -41,6 +44,7 @@ class Served:
         self.process = subprocess.Popen(
             line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=dict(os.environ)
         )
+        self.started.append(self.process)
         self.keys |= json.loads("".join(iter(self.process.stdout.readline, "}\n")) + "}")["keys"]
         while time.monotonic() < began + 60:
             with suppress(httpx.TransportError):
@@ -61,6 +65,13 @@ class Served:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         self.process.stdout.close()
+
+    def end(self) -> int:
+        """SIGTERM, and the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(30)
+        self.process.stdout.close()
+        return code
 
     def memory_mib(self) -> float:
         """The process's resident memory."""

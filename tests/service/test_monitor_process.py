@@ -1,17 +1,13 @@
 """The service as its user starts it: a process, real HTTP, a real disk, and kill -9."""
 
 import json
-import os
-import signal
-import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime
 
-import httpx
 import pytest
+from served import Served
 
 from evenhand.service.client import Client
 
@@ -23,72 +19,18 @@ def draft(name: str, **changes) -> dict:
     return event | {"text": "Your parcel is on its way.", "category": "delivery"} | changes
 
 
-_STARTED: list[subprocess.Popen] = []
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _none_is_left():
     yield
-    for process in _STARTED:
+    for process in Served.started:
         process.kill()
         process.wait()
         process.stdout.close()
 
 
-class Monitor:
-    """One folder of events, and the process that serves it while it runs."""
-
-    def __init__(self, folder):
-        self.folder, self.keys, self.port = folder, {}, _free_port()
-        self.start()
-
-    def start(self):
-        command = [sys.executable, "-m", "evenhand", "monitor", "--folder", str(self.folder), "--port", str(self.port)]
-        self.process = subprocess.Popen(
-            [*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=dict(os.environ)
-        )
-        _STARTED.append(self.process)
-        self.keys |= json.loads("".join(iter(self.process.stdout.readline, "}\n")) + "}")["keys"]
-        until = time.monotonic() + 30
-        while time.monotonic() < until:
-            try:
-                if httpx.get(f"{self.url}/healthz", trust_env=False).status_code == 200:
-                    return
-            except httpx.TransportError:
-                time.sleep(0.05)
-        raise AssertionError("the service did not answer within 30 seconds")
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def ask(self, method: str, path: str, key: str | None = None, **given) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return httpx.request(
-            method, self.url + path, headers=headers | given.pop("headers", {}), trust_env=False, **given
-        )
-
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        self.process.stdout.close()
-
-    def end(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(30)
-        self.process.stdout.close()
-        return code
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def monitor(tmp_path_factory):
-    served = Monitor(tmp_path_factory.mktemp("monitor"))
+    served = Served(tmp_path_factory.mktemp("monitor"))
     yield served
     served.end()
 
@@ -168,7 +110,7 @@ def test_no_key_is_kept_in_the_database_as_it_was_shown(monitor):
 
 
 def test_the_client_keeps_events_while_the_service_is_away(tmp_path):
-    served = Monitor(tmp_path / "events")
+    served = Served(tmp_path / "events")
     key = served.keys["write"]
     served.kill()
     with Client(served.url, key, tmp_path / "spool") as client:
@@ -182,7 +124,7 @@ def test_the_client_keeps_events_while_the_service_is_away(tmp_path):
 
 
 def test_one_changed_byte_of_a_stored_event_is_named(tmp_path):
-    served = Monitor(tmp_path / "events")
+    served = Served(tmp_path / "events")
     for i in range(5):
         assert served.ask("POST", "/v1/events", served.keys["write"], json=draft(f"tamper-{i}")).status_code == 200
     served.end()
