@@ -164,6 +164,19 @@ def test_a_gguf_gives_the_same_numbers(runs: dict[str, Path], small_model: Path,
     assert [kinds[i] for i in range(4)] == [3, 3, 3, 1]
 
 
+def test_llama_cpp_reads_the_gguf_where_it_is_installed_and_one_sentence_says_where_it_is_not(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell, said = listening()
+    if importlib.util.find_spec("xllamacpp") is not None:
+        _, proof = export_run(runs["adapter"], tmp_path / "asked", Wanted(gguf=True), tell.say).proofs
+        assert (proof.loader, proof.rows, proof.same_prompt_tokens, proof.replies_alike) == ("llama.cpp", 4, 64, 4)
+        assert proof.largest_difference <= 5e-3
+    monkeypatch.setattr("evenhand.lifecycle.bundle.is_installed", lambda: False)
+    assert len(export_run(runs["adapter"], tmp_path / "out", Wanted(gguf=True), tell.say).proofs) == 1
+    assert "llama.cpp itself was not asked: its bindings are missing, pip install 'evenhand[llamacpp]'" in said
+
+
 def test_a_qwen2_gguf_keeps_its_biases(tmp_path: Path, small_model: Path) -> None:
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
