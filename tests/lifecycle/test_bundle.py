@@ -13,13 +13,14 @@ import torch
 from huggingface_hub import ModelCard
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from small_model import listening
+from small_model import listening, rows, write_rows
 from small_run import finished_run
 from test_export import small_disk
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, Qwen2Config, Qwen2ForCausalLM
 
 from evenhand.errors import ExportError, ModelError, StorageError, UserError
 from evenhand.figure import figure
+from evenhand.lifecycle.appraisal import Asked, appraise, recipe_of
 from evenhand.lifecycle.bundle import Shipped, Wanted, export_run
 from evenhand.lifecycle.contestant import load_contestant
 from evenhand.lifecycle.gguf_file import splitting_of, write_gguf
@@ -228,6 +229,21 @@ def test_an_export_finds_its_base_and_its_held_out_pairs_where_they_lie(
     save_file(weights, "small/model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"is not the base that .* was trained on"):
         load_contestant(str(out), "float32", SILENT)
+    held_out = write_rows(Path("pairs.jsonl"), rows(3))
+    with pytest.raises(ModelError, match=r"is not the base that .* was trained on"):
+        appraise(Asked(str(out), str(held_out)), SILENT, lambda *_: None)
+
+
+def test_an_export_is_evaluated_in_the_form_of_its_run(runs: dict[str, Path], adapter: tuple[Path, Shipped]) -> None:
+    """Its lengths and template are those of the recipe, and so its scores are the run's."""
+    held_out = str(runs["adapter"].parent / "held_out.jsonl")
+    one, other = (
+        appraise(Asked(str(model), held_out, dtype="float32"), SILENT, lambda *_: None)
+        for model in (runs["adapter"], adapter[0])
+    )
+    assert one.held_out.form == other.held_out.form
+    assert one.scored.chosen_sum_B.tolist() == other.scored.chosen_sum_B.tolist()
+    assert recipe_of(find_source(str(adapter[0]))).objective.beta == 2.0
 
 
 def test_what_gguf_cannot_say_is_refused() -> None:
