@@ -13,13 +13,14 @@ import torch
 from huggingface_hub import ModelCard
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from small_model import listening
+from small_model import listening, rows, write_rows
 from small_run import finished_run
 from test_export import small_disk
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, Qwen2Config, Qwen2ForCausalLM
 
 from evenhand.errors import ExportError, ModelError, StorageError, UserError
 from evenhand.figure import figure
+from evenhand.lifecycle.appraisal import Asked, appraise, recipe_of
 from evenhand.lifecycle.bundle import Shipped, Wanted, export_run
 from evenhand.lifecycle.contestant import load_contestant
 from evenhand.lifecycle.gguf_file import splitting_of, write_gguf
@@ -164,6 +165,19 @@ def test_a_gguf_gives_the_same_numbers(runs: dict[str, Path], small_model: Path,
     assert [kinds[i] for i in range(4)] == [3, 3, 3, 1]
 
 
+def test_llama_cpp_reads_the_gguf_where_it_is_installed_and_one_sentence_says_where_it_is_not(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell, said = listening()
+    if importlib.util.find_spec("xllamacpp") is not None:
+        _, proof = export_run(runs["adapter"], tmp_path / "asked", Wanted(gguf=True), tell.say).proofs
+        assert (proof.loader, proof.rows, proof.same_prompt_tokens, proof.replies_alike) == ("llama.cpp", 4, 64, 4)
+        assert proof.largest_difference <= 5e-3
+    monkeypatch.setattr("evenhand.lifecycle.bundle.is_installed", lambda: False)
+    assert len(export_run(runs["adapter"], tmp_path / "out", Wanted(gguf=True), tell.say).proofs) == 1
+    assert "llama.cpp itself was not asked: its bindings are missing, pip install 'evenhand[llamacpp]'" in said
+
+
 def test_a_qwen2_gguf_keeps_its_biases(tmp_path: Path, small_model: Path) -> None:
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -215,6 +229,21 @@ def test_an_export_finds_its_base_and_its_held_out_pairs_where_they_lie(
     save_file(weights, "small/model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"is not the base that .* was trained on"):
         load_contestant(str(out), "float32", SILENT)
+    held_out = write_rows(Path("pairs.jsonl"), rows(3))
+    with pytest.raises(ModelError, match=r"is not the base that .* was trained on"):
+        appraise(Asked(str(out), str(held_out)), SILENT, lambda *_: None)
+
+
+def test_an_export_is_evaluated_in_the_form_of_its_run(runs: dict[str, Path], adapter: tuple[Path, Shipped]) -> None:
+    """Its lengths and template are those of the recipe, and so its scores are the run's."""
+    held_out = str(runs["adapter"].parent / "held_out.jsonl")
+    one, other = (
+        appraise(Asked(str(model), held_out, dtype="float32"), SILENT, lambda *_: None)
+        for model in (runs["adapter"], adapter[0])
+    )
+    assert one.held_out.form == other.held_out.form
+    assert one.scored.chosen_sum_B.tolist() == other.scored.chosen_sum_B.tolist()
+    assert recipe_of(find_source(str(adapter[0]))).objective.beta == 2.0
 
 
 def test_what_gguf_cannot_say_is_refused() -> None:

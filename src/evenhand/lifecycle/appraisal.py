@@ -14,6 +14,8 @@ from evenhand.data.schema import PreferencePair, Refusal, by_reason
 from evenhand.data.snapshot import read_snapshot
 from evenhand.errors import UserError
 from evenhand.evaluation.evaluate import HeldOut, Narrator
+from evenhand.lifecycle.base import require_shipped_base
+from evenhand.lifecycle.manifest import NAME, read_manifest
 from evenhand.model.encode import encode_pairs, require_pairs
 from evenhand.model.forward import Policy
 from evenhand.model.load import DtypeName, Source, choose_device, choose_dtype, find_source, load_model, load_tokenizer
@@ -59,6 +61,7 @@ class Appraised:
 def appraise(asked: Asked, say: Say, narrate: Narrator) -> Appraised:
     """Score every pair in the data; raises ModelError, DataError or UserError."""
     source = find_source(asked.model)
+    require_shipped_base(source)
     form = form_of(asked, source)
     given = given_pairs(asked.data, asked.kind)
     for sentence in given.said:
@@ -130,7 +133,9 @@ def form_of(asked: Asked, source: Source) -> Form:
 
 
 def recipe_of(source: Source) -> Recipe | None:
-    """The resolved recipe of the run whose model this is; None where it is no run's."""
+    """The resolved recipe of the run whose model this is, or which an export states; None where it is neither."""
+    if (source.folder / NAME).exists():
+        return check_recipe(read_manifest(source.folder)["recipe"], str(source.folder / NAME))
     run = source.folder.parent
     return run_recipe(run) if source.folder.name == "model" and (run / "recipe.json").exists() else None
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from evenhand.errors import ModelError
 from evenhand.files import canonical_json, sha256, sha256_file
+from evenhand.lifecycle.manifest import NAME, read_manifest
 from evenhand.model import builtin
 from evenhand.model.load import Source, find_source
 from evenhand.model.places import public_name
@@ -44,6 +45,18 @@ def base_of(name: str, expected_sha256: str) -> tuple[Base, Source]:
             f"{expected_sha256[:16]}; get that revision of the base back."
         )
     return Base(public_name(name, source.folder), found, _revision(source.folder), _origin(source.folder)), source
+
+
+def require_shipped_base(source: Source) -> None:
+    """Raise ModelError where a shipped adapter stands on another base than its manifest states."""
+    if source.base is None or not (source.folder / NAME).exists():
+        return
+    stated = str(read_manifest(source.folder)["base"]["sha256"])
+    if (found := weights_hash(source.base)) != stated:
+        raise ModelError(
+            f"{source.base.name} is not the base that {source.folder} was trained on: its weights hash to {found[:16]} and "
+            f"the manifest says {stated[:16]}."
+        )
 
 
 def _revision(folder: Path) -> str | None:

@@ -21,6 +21,7 @@ from evenhand.lifecycle.bill import bill_of_materials
 from evenhand.lifecycle.card import card_text
 from evenhand.lifecycle.classifier import set_padding
 from evenhand.lifecycle.gguf_file import write_gguf
+from evenhand.lifecycle.llama_cpp import NOT_ASKED, is_installed
 from evenhand.lifecycle.manifest import write_manifest
 from evenhand.lifecycle.parity import serving_problems
 from evenhand.lifecycle.provenance import FinishedRun, facts_of, read_run
@@ -166,6 +167,10 @@ def _fill(
             as_disk_error(lambda: write_gguf(model, trained.tokenizer, trained.seen.stops, file))
             kinds.append("gguf")
             proofs.append(proof.prove_gguf(trained.seen, file))
+            if is_installed():
+                proofs.append(proof.prove_by_llama_cpp(trained.seen, file))
+            else:
+                say(NOT_ASKED)
         if whole:
             as_disk_error(lambda: model.to(dtype).save_pretrained(staging, max_shard_size="5GB"))
             shutil.copyfile(trained.run.model / "generation_config.json", staging / "generation_config.json")

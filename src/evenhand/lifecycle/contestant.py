@@ -12,7 +12,7 @@ from evenhand.data.schema import PreferencePair
 from evenhand.data.snapshot import content_hash
 from evenhand.errors import DataError, ExportError, ModelError, RecipeError
 from evenhand.evaluation.generate import Serving
-from evenhand.lifecycle.base import weights_hash
+from evenhand.lifecycle.base import require_shipped_base, weights_hash
 from evenhand.lifecycle.manifest import NAME, manifest_hash, problems, read_manifest
 from evenhand.model.forward import Policy
 from evenhand.model.load import DtypeName, Source, choose_device, choose_dtype, find_source, load_model, load_tokenizer
@@ -102,11 +102,7 @@ def _stated(source: Source) -> dict[str, Any]:
         if found := problems(source.folder):
             raise ExportError(f"{source.folder} is not what was shipped: {found[0].path} {found[0].what}.")
         manifest = read_manifest(source.folder)
-        if source.base is not None and weights_hash(source.base) != manifest["base"]["sha256"]:
-            raise ModelError(
-                f"{source.base.name} is not the base that {source.folder} was trained on: its weights hash to "
-                f"{weights_hash(source.base)[:16]} and the manifest says {manifest['base']['sha256'][:16]}."
-            )
+        require_shipped_base(source)
         return {"recipe": _with_own_data(manifest), "data": manifest["data"]["hash"]}
     run = source.folder.parent
     if source.folder.name != "model" or not (run / "recipe.json").exists() or not (run / "identity.json").exists():

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import gguf
+import numpy as np
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -19,6 +20,7 @@ from evenhand.errors import ExportError
 from evenhand.evaluation.items import EXTRACTION, JSON_FORMAT, task_items
 from evenhand.lifecycle.classifier import prove_classifier, same_texts
 from evenhand.lifecycle.export import TOLERANCE, largest_difference
+from evenhand.lifecycle.llama_cpp import greedy, llama_cpp, reply_difference, require_same_prompts
 from evenhand.model.encode import EncodedPair, encode_pairs
 from evenhand.model.forward import Policy, causal, serving
 from evenhand.model.modes import Form, encoder_for, prompt_encoder
@@ -42,6 +44,7 @@ class Witness:
     texts: tuple[PreferencePair, ...]
     scored: ScoredPairs
     replies: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]  # the prompt's tokens, the greedy reply's
+    reply_nats: tuple[tuple[float, ...], ...]  # log-probability of each of the reply's tokens
     stops: frozenset[int]
 
 
@@ -102,7 +105,9 @@ def witness(policy: Policy, tokenizer: PreTrainedTokenizerBase, form: Form) -> W
     prompts = [tuple(feed(prompt)) for prompt, _ in asked]
     scored = score_pairs(policy, probes)
     replies = [] if policy.gives_rewards else _replies(policy.model, prompts, sorted(stops))  # rewards say nothing
-    return Witness(tokenizer, form, probes, texts, scored, tuple(zip(prompts, replies)), stops)
+    answered = tuple(zip(prompts, replies))
+    nats = tuple(_nats(policy.model, *both) for both in answered)
+    return Witness(tokenizer, form, probes, texts, scored, answered, nats, stops)
 
 
 def prove_adapter(seen: Witness, folder: Path, base: Path, dtype: torch.dtype) -> Proof:
@@ -141,6 +146,33 @@ def prove_gguf(seen: Witness, file: Path) -> Proof:
     return Proof("transformers, gguf_file", len(seen.probes), worst, GGUF_TOLERANCE, len(seen.texts), None, None)
 
 
+def prove_by_llama_cpp(seen: Witness, file: Path) -> Proof:
+    """Let llama.cpp load the GGUF and compare: the prompts' tokens, and how probable its greedy replies are to it.
+
+    Needs `llama_cpp.is_installed()`. Raises ExportError where llama.cpp differs or does not stop.
+    """
+    feed = prompt_encoder(seen.tokenizer, seen.form)[0]
+    fed = [feed(pair.prompt) for pair in seen.texts]
+    alike = ended = silent = 0
+    differences: list[float] = []
+    with llama_cpp(file, max(map(len, fed)) + 2 * _NEW_TOKENS) as client:
+        same = require_same_prompts(client, seen.texts, fed, (seen.tokenizer, seen.form))
+        for (prompt, reply), nats in zip(seen.replies, seen.reply_nats):
+            told, stopped = greedy(client, prompt, _NEW_TOKENS)
+            said = reply[: -1 if _ended(reply, seen) else None]
+            if (difference := reply_difference(told, tuple(zip(reply, nats)))) is not None:
+                differences.append(difference)
+            alike += tuple(token for token, _ in told)[: len(said)] == said and stopped == _ended(reply, seen)
+            ended += stopped
+            silent += _ended(reply, seen) and not stopped
+    worst = float(np.max(differences)) if differences else float("nan")
+    if not worst <= GGUF_TOLERANCE or (silent and not ended):
+        raise ExportError(
+            f"llama.cpp's greedy replies differ by {worst:.2e} nats per token, or do not end; nothing was published."
+        )
+    return Proof("llama.cpp", len(seen.replies), worst, GGUF_TOLERANCE, same, alike, ended)
+
+
 def _prove(seen: Witness, model: PreTrainedModel | PeftModel, folder: Path, how: tuple[str, float]) -> Proof:
     loader, tolerance = how
     worst = _accepted_difference(seen, model, loader, tolerance)
@@ -174,6 +206,14 @@ def _replies(
 ) -> list[tuple[int, ...]]:
     with serving(model):
         return [_greedy(model, prompt, stops) for prompt in prompts]
+
+
+def _nats(model: PreTrainedModel | PeftModel, prompt: tuple[int, ...], reply: tuple[int, ...]) -> tuple[float, ...]:
+    """The log-probability of each token of a reply."""
+    ids = torch.tensor([[*prompt, *reply]], device=model.device)
+    with serving(model), torch.no_grad():
+        logits_TV = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
+    return tuple(logits_TV.log_softmax(-1)[range(len(reply)), list(reply)].tolist())
 
 
 def _greedy(model: Any, prompt: tuple[int, ...], stops: Sequence[int]) -> tuple[int, ...]:
