@@ -22,7 +22,7 @@ DRILLS = {
     "changed": ["--every", "5"],
     "little_memory": ["--levels", "2"],
     "equivalence": ["--cuts", "6"],
-    "soak": ["--checkpoints", "20"],
+    "soak": ["--checkpoints", "40"],
     "security": ["--quick"],
     "sweep_kill": ["--kills", "1"],
     "page_drill": ["--events", "4000", "--seconds", "60", "--settle", "0"],
