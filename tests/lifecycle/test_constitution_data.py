@@ -124,6 +124,8 @@ def test_an_endpoint_that_is_away_stops_with_a_sentence_and_leaves_no_file(tmp_p
     judge = judge_at(tmp_path, "http://127.0.0.1:9/v1")
     with pytest.raises(DataError, match="no verdict on 12 questions"):
         compare_replies(Comparing(judge, str(data), None, tmp_path / "out.jsonl"), SILENT.say, SILENT.narrate)
+    with pytest.raises(JudgeError, match=r"no verdict on 12 pairs of .*data.jsonl \(.*Connection error"):
+        compare_replies(Comparing(judge, str(data), str(data), tmp_path / "out.jsonl"), SILENT.say, SILENT.narrate)
     assert not (tmp_path / "out.jsonl").exists()
 
 

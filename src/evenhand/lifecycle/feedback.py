@@ -68,6 +68,10 @@ def measured(judge: Judge, labelled: str, narrate: Narrator) -> JudgedWinRate:
     spread = pairs[:: max(1, len(pairs) // _LABELLED)][:_LABELLED]
     told = judged(judge, [Question.of(pair) for pair in spread], partial(narrate, "measuring the judge"))
     found = JudgedWinRate(judge.name, told, None)
+    if found.agreement.low is None:
+        raise JudgeError(
+            f"{judge.name} gave no verdict on {len(spread)} pairs of {labelled} ({counts(told.unjudged)}); nothing was written."
+        )
     if found.withheld:
         raise JudgeError(
             f"{found.withheld} on {labelled}; nothing was written. Correct the principles, or take a stronger model."
