@@ -60,6 +60,7 @@ reliability: $(VENV)/.dev
 	$(DRILL) reliability/page_drill.py --events 10000000
 	$(DRILL) reliability/gate_drill.py --pairs 16 --steps 3
 	$(DRILL) reliability/poison.py --claims 3000 --rounds 20
+	$(DRILL) reliability/svc_detect.py --rises 20 --quarters 10
 	$(DRILL) reliability/svc_load.py --seconds 20 --clients 32
 	$(DRILL) reliability/svc_kill.py --kills 100
 	$(DRILL) reliability/svc_doors.py --replays 10000 --seconds 10 --fuzz 200
