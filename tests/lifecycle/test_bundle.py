@@ -104,9 +104,10 @@ def test_a_run_in_bf16_is_shipped_as_what_it_was_evaluated_as(
     run = bf16_runs[adapter]
     shipped = export_run(run, tmp_path / "out", Wanted(dtype="bfloat16"), SILENT)
     loaders = [(proof.loader, proof.tolerance) for proof in shipped.proofs]
-    half = ("PEFT, bfloat16" if adapter else "transformers, bfloat16", 2e-2)
+    half = ("PEFT, bfloat16" if adapter else "transformers, bfloat16", 1e-1)
     assert loaders == ([("PEFT", 1e-4), half] if adapter else [half])
-    assert all(proof.largest_difference <= proof.tolerance for proof in shipped.proofs)
+    assert all(proof.largest_difference <= min(proof.tolerance, 2e-2) for proof in shipped.proofs)
+    assert all(0 < proof.mean_difference < proof.largest_difference for proof in shipped.proofs[-1:])
     base = AutoModelForCausalLM.from_pretrained(small_model if adapter else tmp_path / "out", dtype=torch.bfloat16)
     model = PeftModel.from_pretrained(base, tmp_path / "out").eval() if adapter else base.eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")

@@ -179,9 +179,13 @@ def _fill(
     for found in proofs:
         say(
             f"loaded again by {found.loader}: log-probabilities within {found.largest_difference:.1e} nats per token on "
-            f"{found.rows} rows (allowed {found.tolerance:.0e}), prompts have the same tokens"
+            f"{found.rows} rows (allowed {found.tolerance:.0e}{_mean_words(found)}), prompts have the same tokens"
         )
     return kinds, proofs
+
+
+def _mean_words(found: proof.Proof) -> str:
+    return "" if found.mean_difference is None else f"; {found.mean_difference:.1e} in the mean"
 
 
 def _fill_rewards(

@@ -18,7 +18,7 @@ from evenhand.model.encode import EncodedPair
 from evenhand.model.forward import Policy, causal
 from evenhand.model.load import find_source, is_four_bit, load_model
 from evenhand.model.score import score_pairs
-from evenhand.model.scores import ScoredPairs
+from evenhand.model.scores import Floats, ScoredPairs
 
 PROBES = 8
 # Largest change of a mean log-probability that reloading may make, in nats per token.
@@ -99,8 +99,13 @@ def _proved_difference(policy: Policy, probes: Sequence[EncodedPair], folder: Pa
 
 def largest_difference(before: ScoredPairs, after: ScoredPairs) -> float:
     """The largest change of an answer's mean log-probability, in nats per token; NaN where one that exists is NaN."""
+    return float(np.max(differences(before, after)))
+
+
+def differences(before: ScoredPairs, after: ScoredPairs) -> Floats:
+    """The change of each answer's mean log-probability, in nats per token, without a sign."""
     sides = (
         (before.chosen_mean_B, after.chosen_mean_B, before.chosen_tokens_B),
         (before.rejected_mean_B, after.rejected_mean_B, before.rejected_tokens_B),
     )
-    return float(np.max(np.concatenate([np.abs(one - other)[tokens > 0] for one, other, tokens in sides])))
+    return np.concatenate([np.abs(one - other)[tokens > 0] for one, other, tokens in sides])
