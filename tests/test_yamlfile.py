@@ -27,6 +27,8 @@ def written(folder: Path, text: str) -> Path:
         (TWICE, "`steps` stands twice, in lines 3 and 5"),
         ("- {a: 1, b: 2, a: 3}", "`a` stands twice, in lines 1 and 1"),
         ("name: [", "while parsing"),
+        ("a: &a [*a]", "an alias in line 1 stands within what it names"),
+        ("[" * 2000 + "]" * 2000, "nested too deeply"),
     ],
 )
 def test_what_is_no_file_of_a_person_is_said_in_one_line(tmp_path: Path, text: str, said: str) -> None:

@@ -81,6 +81,8 @@ def hub_server() -> Iterator[Hub]:
         def _commit(self, name: str, lines: list[dict[str, Any]]) -> None:
             for line in lines:
                 value = line["value"]
+                if line["key"] == "deletedFile":
+                    del hub.repositories[name][value["path"]]
                 if line["key"] == "file":
                     hub.repositories[name][value["path"]] = b64decode(value["content"])
                 elif line["key"] == "lfsFile":
@@ -111,7 +113,7 @@ def hub_server() -> Iterator[Hub]:
                 self._answer({"error": "Invalid username or password."}, 401)
             return not known
 
-        def _answer(self, value: dict[str, Any], status: int = 200) -> None:
+        def _answer(self, value: Any, status: int = 200) -> None:
             content = json.dumps(value).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")
@@ -121,7 +123,17 @@ def hub_server() -> Iterator[Hub]:
 
         def do_GET(self) -> None:
             self._body()
-            self._answer({"error": "Repository Not Found"}, 404)
+            kind, _, rest = self.path.partition("?")[0].strip("/").removeprefix("api/").partition("/")
+            name = "/".join(rest.split("/")[:2])
+            if kind != "models" or name not in hub.repositories:
+                self._answer({"error": "Repository Not Found"}, 404)
+            elif rest == name:
+                files = [{"rfilename": path} for path in hub.repositories[name]]
+                self._answer({"id": name, "private": hub.private[name], "siblings": files, "sha": "0" * 40})
+            else:
+                files = hub.repositories[name].items()
+                told = [{"type": "file", "path": path, "size": len(own), "oid": "0" * 40} for path, own in files]
+                self._answer(told)
 
         def log_message(self, *arguments: Any) -> None:
             pass

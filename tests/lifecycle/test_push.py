@@ -77,6 +77,19 @@ def test_a_busy_hub_is_asked_again_and_nothing_is_sent_twice(hub: Hub, shipped: 
     assert sum(request.startswith("PUT") for request in hub.asked) == 1
 
 
+def test_a_later_push_leaves_no_file_of_the_earlier_one(hub: Hub, shipped: Path) -> None:
+    hub.repositories["team/harbor"], hub.private["team/harbor"] = {"old.safetensors": b"old"}, True
+    pushed(shipped)
+    assert hub.repositories == {"team/harbor": contents(shipped)}
+
+
+def test_a_public_repository_is_refused(hub: Hub, shipped: Path) -> None:
+    hub.repositories["team/harbor"], hub.private["team/harbor"] = {}, False
+    with pytest.raises(UserError, match="team/harbor is public; make it private"):
+        pushed(shipped)
+    assert hub.repositories == {"team/harbor": {}}
+
+
 def test_a_hub_that_stays_busy_is_said_with_what_to_do(hub: Hub, shipped: Path) -> None:
     hub.failures = {"api/repos/create": [503] * 9}
     with pytest.raises(UserError) as caught:

@@ -13,7 +13,14 @@ from evenhand.evaluation.endpoint import Endpoint, Patience
 from evenhand.evaluation.judge import Question, Ruling
 from evenhand.evaluation.winrate import judged
 from evenhand.online.constitution import Constitution, Principle
-from evenhand.online.feedback import CANDIDATES, ConstitutionJudge, by_principle, judgment_rows, preference_of
+from evenhand.online.feedback import (
+    CANDIDATES,
+    ConstitutionJudge,
+    as_written,
+    by_principle,
+    judgment_rows,
+    preference_of,
+)
 
 SHORT = Principle(id="short", prefer="Prefer the shorter reply.", weight=1.0)
 POLITE = Principle(id="polite", prefer="Prefer the reply with a please.", weight=3.0)
@@ -116,6 +123,27 @@ def test_probabilities_of_both_orders_are_averaged(tmp_path: Path) -> None:
         again = judge_at(served.url, tmp_path / "j.jsonl").rule([question(0, "good", "bad")], silent)
         assert again == [found]  # from the transcript, probabilities included
         assert len(served.bodies) == 2
+
+
+def test_probabilities_of_an_answer_that_begins_otherwise_say_nothing(tmp_path: Path) -> None:
+    def wordy(body: dict[str, Any], number: int) -> tuple[int, dict[str, str], str]:
+        better_one = "B" if replies_in(body)[0] == "good" else "A"  # the other reply, in both orders
+        return answered(f"Reply {better_one} is better", {"Reply": 0.95, "A": 0.03, "B": 0.01})
+
+    with judge_server(wordy) as served:
+        judge = judge_at(served.url, tmp_path / "j.jsonl")
+        said = judged(judge, [question(0, "good", "bad")], silent)
+        (row,) = judgment_rows(judge, [(said.questions[0], Judgment("q0", 0, "0", (), "", "", "a"))], said, 0.5)
+    assert said.rulings == (Ruling("b", "b"),)
+    assert (row["verdict"], row["preference"]) == ("b", 0.0)
+
+
+def test_agreement_is_of_what_is_written() -> None:
+    leaning = Ruling("a", "b", preference=0.65)  # the orders differ, the probabilities lean to a
+    assert as_written(leaning, 0.5) == Ruling("a", "a", preference=0.65)
+    assert as_written(leaning, 0.7) == Ruling("tie", "tie", preference=0.65)
+    assert as_written(Ruling("a", "b"), 0.5) == Ruling("tie", "tie")
+    assert as_written(Ruling(None, "b", "no answer"), 0.5) == Ruling(None, "b", "no answer")
 
 
 def test_an_endpoint_that_refuses_probabilities_is_asked_without(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Critique and revision over a real server: what is asked, what is kept, and what a lost answer costs."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,24 @@ def test_a_lost_answer_costs_its_own_draft_alone(tmp_path: Path) -> None:
     assert [one.lost is None for one in found] == [True, False, False, True]
     assert found[2].lost == "an answer without words"
     assert found[1].passes == ()
+
+
+def test_a_reply_that_was_cut_or_only_thought_is_no_demonstration(tmp_path: Path) -> None:
+    def long(body: dict[str, Any], number: int) -> tuple[int, dict[str, str], str]:
+        status, headers, text = scribe(body, number)
+        value = json.loads(text)
+        said = value["choices"][0]
+        said["message"]["content"] = "<think>Hm.</think>" + said["message"]["content"]
+        if body["messages"][1]["content"] == "prompt 1":
+            said["finish_reason"] = "length"
+        return status, headers, json.dumps(value)
+
+    with judge_server(long) as served:
+        reviser = reviser_at(served.url, tmp_path / "j.jsonl")
+        found = reviser.revise([draft(0), draft(1)], silent)
+        assert reviser.revise([draft(0), draft(1)], silent) == found  # as the transcript keeps them
+    assert found[0].passes == (Pass("steps", "critique of draft 0", "better draft 0; critique of draft 0"),)
+    assert (found[1].passes, found[1].lost) == ((), "cut off at the limit of tokens")
 
 
 def test_a_pair_is_the_last_version_over_its_draft_and_none_where_nothing_changed() -> None:

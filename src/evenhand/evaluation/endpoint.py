@@ -165,7 +165,7 @@ class _Asker:
                 return Answer(None, attempt - 1, 0.0, _NOT_ASKED if attempt == 1 else said)
             began = time.monotonic()
             try:
-                text, leading = self._said(request)
+                text, leading, cut = self._said(request)
             except _REFUSED as error:
                 raise UserError(
                     f"the endpoint {self._endpoint.name} refuses every question ({self._safe(error)}); check its address "
@@ -179,12 +179,13 @@ class _Asker:
                     self.stop.wait(patience.wait_seconds(attempt, error))
             else:
                 self._failures = 0
-                return Answer(text, attempt, time.monotonic() - began, leading=leading)
+                return Answer(text, attempt, time.monotonic() - began, leading=leading, cut=cut)
         self._failures += 1
         return Answer(None, patience.attempts, seconds, said)
 
-    def _said(self, request: dict[str, Any]) -> tuple[str, dict[str, float] | None]:
-        """The first choice's text, and what its first token could have been; raises ValueError for another body."""
+    def _said(self, request: dict[str, Any]) -> tuple[str, dict[str, float] | None, bool]:
+        """The first choice's text, what its first token could have been, and whether it was cut; raises ValueError for another
+        body."""
         left_out = {"endpoint"} if self._gives_leading else {"endpoint", *_LEADING}
         asked = {key: value for key, value in request.items() if key not in left_out}
         try:
@@ -199,15 +200,20 @@ class _Asker:
         message = getattr(choices[0], "message", None) if choices else None
         content = getattr(message, "content", None)
         if message is not None and content is None:
-            return "", None  # a refusal, or nothing said: an answer without words
+            return "", None, False  # a refusal, or nothing said: an answer without words
         if not isinstance(content, str):
             raise ValueError("the body is no chat completion")
-        return content, _leading(choices) if request.keys() & _LEADING else None
+        return content, _leading(choices) if request.keys() & _LEADING else None, _is_cut(choices)
 
     def _safe(self, error: Exception) -> str:
         """An error in one line, without the key, which some servers send back."""
         words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         return words.replace(self._key, "[key]") if self._key else words
+
+
+def _is_cut(choices: Any) -> bool:
+    """Whether the limit of tokens ended the first choice."""
+    return getattr(choices[0], "finish_reason", None) == "length"
 
 
 def _leading(choices: Any) -> dict[str, float] | None:

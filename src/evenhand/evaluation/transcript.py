@@ -16,7 +16,8 @@ from evenhand.files import canonical_json, held, sha256, storage_error
 class Answer:
     """What came of one request: the reply, or None and why; `attempts` counts every try, `seconds` the last one.
 
-    `leading` has the probabilities of candidates for the reply's first token, None where they were not told.
+    `leading` has the probabilities of candidates for the reply's first token, None where they were not told. `cut` tells that
+    the reply had not ended when the limit of tokens was reached.
     """
 
     text: str | None
@@ -24,12 +25,13 @@ class Answer:
     seconds: float
     error: str | None = None
     leading: Mapping[str, float] | None = None
+    cut: bool = False
 
     def json(self) -> dict[str, Any]:
         """The answer's part of a line."""
         leading = {} if self.leading is None else {"leading": dict(self.leading)}
         told = {"reply": self.text, "error": self.error, "attempts": self.attempts, "seconds": round(self.seconds, 3)}
-        return told | leading
+        return told | leading | ({"cut": True} if self.cut else {})
 
 
 def request_key(request: Mapping[str, Any]) -> str:
@@ -87,4 +89,7 @@ def _replies(path: Path, content: bytes) -> Iterator[tuple[str, Answer]]:
             raise DataError(f"{path} is no transcript of a judge ({line[:60]!r}); choose another file.")
         if isinstance(row["reply"], str):
             made = (int(row["attempts"]), float(row["seconds"]))
-            yield request_key(row["request"]), Answer(row["reply"], *made, leading=row.get("leading"))
+            yield (
+                request_key(row["request"]),
+                Answer(row["reply"], *made, leading=row.get("leading"), cut=bool(row.get("cut"))),
+            )

@@ -20,7 +20,7 @@ from evenhand.files import write_whole
 from evenhand.lifecycle.appraisal import given_pairs
 from evenhand.lifecycle.rewarding import Say
 from evenhand.online.constitution import read_constitution
-from evenhand.online.feedback import CANDIDATES, ConstitutionJudge, by_principle, judgment_rows
+from evenhand.online.feedback import CANDIDATES, ConstitutionJudge, as_written, by_principle, judgment_rows
 from evenhand.online.revision import Revised, Reviser
 from evenhand.training.material import read_texts
 from evenhand.training.sections import DataSection
@@ -57,9 +57,11 @@ def by_constitution(judge: Judge, constitution: Path, every: bool = False) -> Co
     )
 
 
-def measured(judge: Judge, labelled: str, narrate: Narrator) -> JudgedWinRate:
+def measured(judge: Judge, labelled: str, narrate: Narrator, confidence: float | None = None) -> JudgedWinRate:
     """The judge's agreement with people on at most 200 of their pairs, spread over the file.
 
+    With a `confidence`, what is measured is the verdict that is written at that confidence; without, the words of both
+    orders.
     Raises JudgeError where it is not shown to agree more often than chance.
     """
     pairs = [pair for pair in given_pairs(labelled).pairs if pair.lacks is None]
@@ -67,6 +69,8 @@ def measured(judge: Judge, labelled: str, narrate: Narrator) -> JudgedWinRate:
         raise DataError(f"{labelled} holds no pair of answers that people compared.")
     spread = pairs[:: max(1, len(pairs) // _LABELLED)][:_LABELLED]
     told = judged(judge, [Question.of(pair) for pair in spread], partial(narrate, "measuring the judge"))
+    if confidence is not None:
+        told = replace(told, rulings=tuple(as_written(ruling, confidence) for ruling in told.rulings))
     found = JudgedWinRate(judge.name, told, None)
     if found.agreement.low is None:
         raise JudgeError(
@@ -84,7 +88,7 @@ def compare_replies(order: Comparing, say: Say, narrate: Narrator) -> dict[str, 
 
     Raises JudgeError for a judge that does not beat chance, and DataError where no answers were judged.
     """
-    agreement = measured(order.judge, order.labelled, narrate) if order.labelled else None
+    agreement = measured(order.judge, order.labelled, narrate, order.confidence) if order.labelled else None
     asked = _asked(order, say)
     said = judged(order.judge, [question for question, _ in asked], partial(narrate, "comparing"))
     rows = judgment_rows(order.judge, asked, said, order.confidence)

@@ -36,7 +36,8 @@ def push_folder(
 ) -> str:
     """Upload `folder` in one commit to a private repository, which is made where it is missing, and return its address.
 
-    A hub that is busy or away is asked again up to three times. Raises UserError where it refuses.
+    What the repository held and the folder does not is taken out by that commit. A hub that is busy or away is asked again
+    up to three times. Raises UserError where it refuses, and for a repository that is public.
     """
     api = HfApi()
 
@@ -53,7 +54,13 @@ def push_folder(
 
     try:
         address = str(patiently(lambda: api.create_repo(repository, private=True, exist_ok=True)))
-        patiently(lambda: api.upload_folder(repo_id=repository, folder_path=folder, commit_message="evenhand export"))
+        if not patiently(lambda: api.model_info(repository)).private:
+            raise UserError(f"{repository} is public; make it private, or choose another")
+        patiently(
+            lambda: api.upload_folder(
+                repo_id=repository, folder_path=folder, commit_message="evenhand export", delete_patterns="*"
+            )
+        )
     except Exception as error:
         raise UserError(
             f"{folder} is written, but {repository} could not be uploaded to ({_line(error)}); when that is mended, "

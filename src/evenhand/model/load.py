@@ -75,7 +75,7 @@ def _base_source(adapter: Path, name: str) -> Source:
     stated = _read_json(manifest).get("base") if manifest.exists() else None
     sha256 = stated.get("sha256") if isinstance(stated, dict) else None
     kept = (place_of(sha256) or {}).get("folder")
-    if kept is not None and Path(kept).is_dir():
+    if kept is not None and Path(kept).is_dir() and not Path(name).is_dir():  # a folder put here by hand goes before
         return replace(find_source(kept), name=name)
     try:
         return find_source(name)

@@ -86,6 +86,15 @@ def preference_of(ruling: Ruling) -> float | None:
     return (_VALUE[ruling.a_first] + _VALUE[ruling.b_first]) / 2
 
 
+def as_written(ruling: Ruling, confidence: float) -> Ruling:
+    """The ruling as `judgment_rows` writes it: one verdict for both orders, by which its agreement is measured too."""
+    preference = preference_of(ruling)
+    if preference is None:
+        return ruling
+    side = _side(preference, confidence - 0.5)
+    return Ruling(side, side, preference=ruling.preference)
+
+
 def judgment_rows(
     judge: ConstitutionJudge,
     asked: Sequence[tuple[Question, Judgment | PreferencePair]],
@@ -105,7 +114,7 @@ def judgment_rows(
                 "prompt": [message.json() for message in question.prompt],
                 "answer_a": question.answer_a,
                 "answer_b": question.answer_b,
-                "verdict": _side(preference, confidence - 0.5),
+                "verdict": as_written(ruling, confidence).a_first,
                 "annotator": judge.name,
                 **({"category": source.category} if source.category else {}),
                 "principles": [one.id for one in judge.principles(question)],

@@ -12,8 +12,8 @@ from typing import Any
 from evenhand.data.schema import Message
 from evenhand.errors import DataError
 from evenhand.evaluation.endpoint import Endpoint, ask_all
-from evenhand.evaluation.judge import Conversation, Report
-from evenhand.evaluation.transcript import transcript
+from evenhand.evaluation.judge import THINKING, Conversation, Report
+from evenhand.evaluation.transcript import Answer, transcript
 from evenhand.files import canonical_json, sha256
 from evenhand.online.constitution import Constitution, Principle, drawn
 
@@ -114,13 +114,24 @@ class Reviser:
         return found
 
     def _asked(self, conversations: Sequence[Conversation], report: Report) -> list[tuple[str | None, str | None]]:
-        """The answers without blanks around them, or None and why there is none."""
+        """What was said aloud, or None and why nothing was."""
         with transcript(self.kept) as kept:
             answers = ask_all(self.endpoint, conversations, kept, report)
-        return [
-            (text, None) if (text := (answer.text or "").strip()) else (None, answer.error or "an answer without words")
-            for answer in answers
-        ]
+        return [spoken(answer) for answer in answers]
+
+
+def spoken(answer: Answer) -> tuple[str | None, str | None]:
+    """The answer without what was only thought, or None and why it cannot be used: a cut reply teaches no end.
+
+    >>> spoken(Answer("<think>Hm.</think> Yes. ", 1, 0.1)), spoken(Answer("Yes, and", 1, 0.1, cut=True))
+    (('Yes.', None), (None, 'cut off at the limit of tokens'))
+    """
+    if answer.text is None:
+        return None, answer.error
+    if answer.cut:
+        return None, "cut off at the limit of tokens"
+    text = THINKING.sub("", answer.text).strip()
+    return (text, None) if text else (None, "an answer without words")
 
 
 def critique_request(one: Revised, principle: Principle) -> Conversation:

@@ -11,7 +11,8 @@ from typing import Any
 
 from evenhand.errors import UserError
 
-_LAST_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?")
+# A minus after a word, a digit or a bracket is an operator or a dash, and a comma only joins groups of three digits.
+_LAST_NUMBER = re.compile(r"(?:(?<![\w).])-)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:\s*/\s*\d+)?")
 _SECONDS = 5
 _INSTALL = "install it with `pip install 'evenhand[rl]'`"
 
@@ -56,6 +57,8 @@ def last_number(replies: Sequence[str], reference: Sequence[str | None]) -> list
 
     >>> last_number(["It is 1,200.0", "12 or 13", "none"], ["#### 1200", "12", "3"])
     [1.0, 0.0, 0.0]
+    >>> last_number([".5", "from 10-12", "(3,4)", "it is -3", "3/4"], ["0.5", "12", "4", "-3", "0.75"])
+    [1.0, 1.0, 1.0, 1.0, 1.0]
     """
     pairs = zip(replies, reference, strict=True)
     return [None if wanted is None else float(_same(_number(reply), _number(wanted))) for reply, wanted in pairs]
