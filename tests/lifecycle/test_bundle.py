@@ -86,34 +86,20 @@ def test_an_adapter_is_shipped_with_its_base_by_name(
     assert proof.largest_difference <= 1e-4
 
 
-@pytest.fixture(scope="session")
-def bf16_runs(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> dict[bool, Path]:
-    """Runs that were trained and evaluated in bf16: of an adapter, and of all weights."""
-    folder = tmp_path_factory.mktemp("bf16")
-    return {
-        adapter: finished_run(folder / str(adapter), small_model, adapter, dtype="bfloat16")
-        for adapter in (True, False)
-    }
-
-
-@pytest.mark.parametrize("adapter", [True, False], ids=["lora", "full"])
-def test_a_run_in_bf16_is_shipped_as_what_it_was_evaluated_as(
-    bf16_runs: dict[bool, Path], small_model: Path, tmp_path: Path, adapter: bool
-) -> None:
+def test_a_run_in_bf16_is_shipped_as_what_it_was_evaluated_as(small_model: Path, tmp_path: Path) -> None:
     """The report's own scores of the held-out pairs, against the exported files read by transformers and PEFT alone."""
-    run = bf16_runs[adapter]
-    shipped = export_run(run, tmp_path / "out", Wanted(dtype="bfloat16"), SILENT)
-    loaders = [(proof.loader, proof.tolerance) for proof in shipped.proofs]
-    half = ("PEFT, bfloat16" if adapter else "transformers, bfloat16", 1e-1)
-    assert loaders == ([("PEFT", 1e-4), half] if adapter else [half])
-    assert all(proof.largest_difference <= min(proof.tolerance, 2e-2) for proof in shipped.proofs)
-    assert all(0 < proof.mean_difference < proof.largest_difference for proof in shipped.proofs[-1:])
-    base = AutoModelForCausalLM.from_pretrained(small_model if adapter else tmp_path / "out", dtype=torch.bfloat16)
-    model = PeftModel.from_pretrained(base, tmp_path / "out").eval() if adapter else base.eval()
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    run, out = finished_run(tmp_path, small_model, dtype="bfloat16"), tmp_path / "out"
+    exact, half = export_run(run, out, Wanted(), SILENT).proofs  # the base is stored in fp32, the run was in bf16
+    assert (exact.loader, exact.tolerance) == ("PEFT", 1e-4)
+    assert (half.loader, half.tolerance) == ("PEFT, bfloat16", 1e-1)
+    assert exact.largest_difference <= 1e-4
+    assert half.mean_difference is not None
+    assert 0 < half.mean_difference < half.largest_difference <= 2e-2
+    base = AutoModelForCausalLM.from_pretrained(small_model, dtype=torch.bfloat16)
+    model, tokenizer = PeftModel.from_pretrained(base, out).eval(), AutoTokenizer.from_pretrained(out)
     step = json.loads((run / "done.json").read_text())["step"]
     kept = ScoredPairs.read(run / "rows" / f"step-{step:06d}.parquet")
-    pairs = [json.loads(line) for line in (run.parent / "held_out.jsonl").read_text().splitlines()]
+    pairs = [json.loads(line) for line in (tmp_path / "held_out.jsonl").read_text().splitlines()]
     for i, row in enumerate(kept.row_B.tolist()):
         mean = answer_mean(model, tokenizer, pairs[row]["prompt"], pairs[row]["chosen"])
         assert abs(mean - kept.chosen_mean_B[i]) <= 2e-2
@@ -195,18 +181,15 @@ def test_a_qwen2_gguf_keeps_its_biases(tmp_path: Path, small_model: Path) -> Non
     assert torch.allclose(logits(again.eval()), logits(model), atol=0.01)
 
 
-@pytest.mark.parametrize("wanted", [Wanted(), Wanted(merge=True, gguf=True)], ids=["adapter", "merged and gguf"])
 def test_no_exported_file_names_a_folder_of_this_machine(
-    runs: dict[str, Path], small_model: Path, tmp_path: Path, wanted: Wanted
+    runs: dict[str, Path], adapter: tuple[Path, Shipped], small_model: Path, tmp_path: Path
 ) -> None:
-    export_run(runs["adapter"], tmp_path / "out", wanted, SILENT)
-    ours = {
-        str(place) for place in (Path.home(), small_model.parents[2], runs["adapter"].parents[2], tmp_path, Path.cwd())
-    }
-    files = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
-    assert len(files) >= 7
-    named = [(file.name, place) for file in files for place in ours if place.encode() in file.read_bytes()]
-    assert named == []
+    export_run(runs["adapter"], tmp_path / "whole", Wanted(merge=True, gguf=True), SILENT)
+    places = (Path.home(), small_model.parents[2], runs["adapter"].parents[2], tmp_path, Path.cwd())
+    for out in (adapter[0], tmp_path / "whole"):
+        files = [file for file in out.rglob("*") if file.is_file()]
+        assert len(files) >= 7
+        assert [(f.name, p) for f in files for p in places if str(p).encode() in f.read_bytes()] == []
 
 
 def test_an_export_finds_its_base_and_its_held_out_pairs_where_they_lie(
