@@ -86,6 +86,61 @@ def test_a_reply_that_was_sent_and_rejected_as_well_wins_nothing(tmp_path):
     assert rows_of(tmp_path / "out") == []
 
 
+@pytest.mark.parametrize(("ups", "downs", "expected"), [(5, 2, 0), (2, 2, 0), (1, 2, 1), (0, 3, 1)])
+def test_a_reply_loses_to_one_that_was_sent_if_most_of_its_thumbs_are_down_and_once(tmp_path, ups, downs, expected):
+    with production(tmp_path / "m") as happens:
+        happens.draft("judged", PARCEL, "Soon.")
+        for at, up in enumerate([True] * ups + [False] * downs):
+            happens.happen("thumb", "judged", f"thumb-{at}", up=up, actor=f"c{at}")
+        for name in ("s1", "s2", "s3"):
+            happens.draft(name, PARCEL, f"It arrives on {name}.")
+            happens.happen("sent", name, actor="ann")
+        happens.draft("other", "Refund?", "Yes, today.")
+        happens.happen("thumb", "other", up=True, actor="c0")
+        gathered(happens.store, tmp_path / "out")
+    rows = [row for row in rows_of(tmp_path / "out") if row["origin"] == "sent"]
+    assert [sides(row) for row in rows] == [("It arrives on s1.", "Soon.")] * expected
+    for row in rows:
+        assert row["events"][2:] == ["draft-judged", *(f"thumb-{at}" for at in range(ups, ups + downs))]
+
+
+def test_a_reply_that_was_taken_over_and_has_a_thumb_down_loses_once(tmp_path):
+    with production(tmp_path / "m") as happens:
+        happens.draft("bad", PARCEL, "Soon.")
+        down = happens.happen("thumb", "bad", up=False, actor="c1")
+        taken = happens.happen("takeover", "bad", actor="bob")
+        for name in ("s1", "s2"):
+            happens.draft(name, PARCEL, f"It arrives on {name}.")
+            happens.happen("sent", name, actor="ann")
+        gathered(happens.store, tmp_path / "out")
+    (row,) = rows_of(tmp_path / "out")
+    assert row["events"][2:] == ["draft-bad", down, taken]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("thumb", {"up": False, "text": "Never drafted."}),  # held back as other_text
+        ("edit", {"text": "On Friday.", "sent": "By Saturday, I think."}),
+        ("takeover", {"sent": "Ann here: it is at the depot."}),
+        ("takeover", {}),
+    ],
+)
+def test_a_reply_that_was_held_edited_or_taken_over_does_not_win_by_being_sent(tmp_path, kind, fields):
+    with production(tmp_path / "m") as happens:
+        happens.draft("bad", PARCEL, "Soon.")
+        happens.happen("thumb", "bad", up=False, actor="c1")
+        happens.draft("doubted", PARCEL, "On Friday.")
+        happens.happen("sent", "doubted", actor="ann")
+        happens.happen(kind, "doubted", actor="bob", **fields)
+        happens.draft("good", PARCEL, "It is with your neighbour.")
+        happens.happen("sent", "good", actor="ann")
+        gathered(happens.store, tmp_path / "out")
+    sent = [row for row in rows_of(tmp_path / "out") if row["origin"] == "sent"]
+    assert ("It is with your neighbour.", "Soon.") in map(sides, sent)
+    assert all(sides(row)[0] != "On Friday." for row in sent)
+
+
 def test_thumbs_become_unpaired_rows_that_kto_reads_and_the_majority_decides(tmp_path):
     with production(tmp_path / "m") as happens:
         for name, ups in (("liked", (True, True, False)), ("split", (True, False)), ("disliked", (False,))):

@@ -11,7 +11,7 @@ from evenhand.errors import DataError
 from evenhand.files import content_root, sha256_file, write_json, write_whole
 from evenhand.service.flywheel.claim import Claim
 from evenhand.service.flywheel.harvest import Harvest, Scope, harvest
-from evenhand.service.flywheel.pairing import ThumbPairs, sent_pairs, settled, thumb_pairs
+from evenhand.service.flywheel.pairing import ThumbPairs, rejections, sent_pairs, settled, thumb_pairs
 from evenhand.service.flywheel.quarantine import Held, QuarantineRules, Sifted, sift
 from evenhand.service.flywheel.shelf import Row, Shelf, json_lines
 from evenhand.service.store import Store
@@ -85,8 +85,10 @@ def gather(store: Store, order: Order, released: frozenset[str]) -> Gathered:
     reaped = harvest(store, scope)
     first = sift(reaped.claims, order.rules, reaped.odd, released)
     thumbs = settled([own for own in first.passed if own.origin == "thumb"])
-    rejected = [own for own in first.passed if own.lost and not own.won]
-    derived = (*sent_pairs(store, scope, rejected), *thumb_pairs(thumbs, order.thumb_pairs))
+    # What is held back makes no pair, but a reply that it calls bad must not win one either.
+    refused = {own.draft for own in reaped.claims if own.lost}
+    sent = sent_pairs(store, scope, rejections(thumbs, first.passed), refused)
+    derived = (*sent, *thumb_pairs(thumbs, order.thumb_pairs))
     second = sift(derived, order.rules, (), released)
     judgments = tuple(own for own in (*first.passed, *second.passed) if own.is_pair)
     passed = released & {own.id for own in (*first.passed, *second.passed)}
