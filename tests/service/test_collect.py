@@ -1,6 +1,10 @@
 """Events become judgments and thumbs, each row naming the events that it rests on."""
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 from click.testing import Result
@@ -273,6 +277,66 @@ def test_an_erasure_takes_rows_out_changes_the_hash_and_names_what_went(tmp_path
     }
     assert again == after
     assert not [file for file in out.rglob("*.json*") if "gone." in file.read_text() or "of gone" in file.read_text()]
+
+
+COLLECT_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+from evenhand.service.database import open_database
+from evenhand.service.flywheel.collection import Order, collect
+from evenhand.service.flywheel.shelf import Shelf
+from evenhand.service.store import Store
+
+folder, deed, file = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+
+def die(event, given):
+    if event == deed and str(given[event == "os.rename"]).endswith(file):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(die)
+collect(Store(open_database(str(folder / "m" / "events.db"))), Order(), Shelf.at(folder / "out"))
+"""
+
+
+def collect_and_die(folder, file: str, deed: str = "os.rename") -> None:
+    """Collect in a process that is killed before `file` gets its new content, or is removed."""
+    done = subprocess.run([sys.executable, "-c", COLLECT_AND_DIE, str(folder), deed, file], capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def test_a_run_that_was_killed_loses_no_record_of_what_was_erased(tmp_path):
+    with production(tmp_path / "m") as happens:
+        for name in ("keep", "gone"):
+            happens.draft(name, f"Question of {name}?", f"Draft for {name}.")
+            happens.happen("edit", name, text=f"Draft for {name}.", sent=f"Other words, {name}.")
+        happens.happen("thumb", "gone", up=False, actor="cust")
+        gathered(happens.store, tmp_path / "out")
+        shutil.copytree(tmp_path / "out", tmp_path / "whole")
+        happens.store.erase("default", "conversation", "c-gone", 0)
+        happens.draft("new", "A new question?", "A new draft.")
+        happens.happen("edit", "new", text="A new draft.", sent="New words.")
+        for file in ("thumbs.jsonl", "collection.json"):  # the second run is killed, and the third again
+            collect_and_die(tmp_path, file)
+            assert len(rows_of(tmp_path / "out")) == 2
+            assert not Shelf.at(tmp_path / "out").read()[0]["erased"]
+        record = gathered(happens.store, tmp_path / "out")
+        assert (len(record["erased"]), len(record["removed"]), record["added"]) == (2, 2, 1)
+        assert gathered(happens.store, tmp_path / "whole") == record
+        assert gathered(happens.store, tmp_path / "out") == record
+    names = {file.name for file in (tmp_path / "out").rglob("*.*") if ".staging-" not in file.name}
+    assert names == {"judgments.jsonl", "thumbs.jsonl", "held.jsonl", "collection.json"}
+
+
+def test_a_run_that_was_killed_as_the_first_or_after_its_record_is_no_hindrance(tmp_path):
+    with production(tmp_path / "m") as happens:
+        happens.draft("d1", PARCEL, "Soon.")
+        happens.happen("edit", "d1", text="Soon.", sent="It arrives on Friday.", name="edit-d1")
+        collect_and_die(tmp_path, "held.jsonl")
+        collect_and_die(tmp_path, ".begun", "os.remove")
+        assert Shelf.at(tmp_path / "out").read()[0]["rows"]["judgments"] == 1
+        happens.store.erase("default", "conversation", "c-d1", 0)
+        record = gathered(happens.store, tmp_path / "out")
+    assert list(record["erased"].values()) == [["draft-d1", "edit-d1"]]
 
 
 def test_an_erasure_of_all_that_there_is_empties_the_files(tmp_path):
