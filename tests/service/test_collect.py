@@ -232,6 +232,26 @@ def test_the_same_store_gives_the_same_bytes(tmp_path):
     assert len(files[0]) == 4
 
 
+def test_what_is_appended_while_a_run_reads_is_for_the_next(tmp_path):
+    with production(tmp_path / "m") as happens:
+        happens.draft("d1", PARCEL, "Soon.")
+        happens.happen("thumb", "d1", up=False, actor="ann")
+        happens.happen("sent", "late", actor="ann")  # before its draft is known
+
+        def append(*_: object) -> None:
+            if happens.minute == 3:
+                happens.draft("late", PARCEL, "On Friday.")
+                happens.draft("d2", "Refund?", "No.")
+                happens.happen("edit", "d2", text="No.", sent="Yes, today.", actor="ann")
+
+        quiet = gathered(happens.store, tmp_path / "quiet")
+        assert gathered(happens.store, tmp_path / "busy", tell=append) == quiet
+        assert happens.store.head()[0] == 6
+        after = gathered(happens.store, tmp_path / "busy")
+    assert (quiet["store"]["events"], quiet["rows"]["judgments"]) == (3, 0)
+    assert (after["store"]["events"], after["origins"]) == (6, {"edit": 1, "sent": 1, "thumb": 1})
+
+
 def test_a_file_can_be_named_and_what_is_not_ours_is_left_alone(tmp_path):
     with production(tmp_path / "m") as happens:
         happens.draft("d1", PARCEL, "Soon.")

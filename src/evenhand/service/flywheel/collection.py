@@ -54,7 +54,7 @@ def collect(store: Store, order: Order, shelf: Shelf, released: Iterable[str] = 
     and which rows went because an event of theirs was erased. Raises DataError where no event makes a row and none ever did.
     """
     events, head = store.head()
-    found = gather(store, order, frozenset(released))
+    found = gather(store, order, events, frozenset(released))
     before = shelf.before()
     if before is None and not (found.judgments or found.thumbs or found.held):
         raise DataError(_nothing(order, events, found.left_out))
@@ -80,9 +80,9 @@ def collect(store: Store, order: Order, shelf: Shelf, released: Iterable[str] = 
     return record
 
 
-def gather(store: Store, order: Order, released: frozenset[str]) -> Gathered:
-    """Events to claims, through the quarantine, and what follows from the claims that passed it."""
-    scope = Scope(order.tenant, order.since_ms, order.tell)
+def gather(store: Store, order: Order, last: int, released: frozenset[str]) -> Gathered:
+    """Events up to number `last` to claims, through the quarantine, and what follows from the claims that passed it."""
+    scope = Scope(order.tenant, order.since_ms, last, order.tell)
     reaped = harvest(store, scope)
     first = sift(reaped.claims, order.rules, reaped.odd, released)
     thumbs = settled([own for own in first.passed if own.origin == "thumb"])
