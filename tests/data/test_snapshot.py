@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from datasets import load_dataset
@@ -66,6 +67,14 @@ def test_ledger_has_a_line_for_every_judgment_and_refusal(tmp_path):
     assert lines[40]["outcome"] == "refused"
     assert lines[40]["reason"] == "empty"
     assert snapshot_refusals(tmp_path / "set") == reading().refusals
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85"])
+def test_a_refused_row_with_a_line_break_of_unicode_is_read_back(tmp_path, mark):
+    whole = reading()
+    refused = (replace(whole.refusals[0], text=f'{{"chosen": "a{mark}b"}}'),)
+    write_snapshot(tmp_path / "set", *made(replace(whole, refusals=refused)))
+    assert snapshot_refusals(tmp_path / "set") == refused
 
 
 def test_reading_gives_back_the_split(tmp_path):

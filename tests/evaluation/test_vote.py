@@ -15,6 +15,7 @@ from evenhand.data.schema import Message
 from evenhand.errors import DataError
 from evenhand.evaluation.ballot import Ballot, questions_of, votes_of
 from evenhand.evaluation.generate import Generation, Reply
+from evenhand.evaluation.judge import Question
 from evenhand.evaluation.vote_app import vote_app
 
 XSS = "<script>document.title='x'</script><img src=x onerror=\"document.title='x'\">"
@@ -67,6 +68,16 @@ def test_a_second_start_goes_on_and_another_file_is_refused(ballot, tmp_path):
         Ballot([], tmp_path / "other.jsonl")
     with pytest.raises(DataError, match="nothing can be voted on"):
         questions_of(generation("same"), generation("same"))
+
+
+def test_texts_with_line_breaks_of_unicode_do_not_break_the_file_of_votes(tmp_path):
+    texts = {"q1": "one\u2028two", "q2": "one\u2029two", "q3": "one\x85two"}
+    questions = [Question(name, (Message("user", "Why?"),), text, "other") for name, text in texts.items()]
+    first = Ballot(questions, tmp_path / "votes.jsonl")
+    for name in texts:
+        assert first.vote("ann", name, "left", "t")
+    assert Ballot(questions, first.path).done("ann") == 3
+    assert [j.answer_a for j in read_judgments(first.path).judgments] == list(texts.values())
 
 
 def test_forged_hosts_forms_and_names_are_refused(ballot):

@@ -1,6 +1,10 @@
 """Events become judgments and thumbs, each row naming the events that it rests on."""
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 from click.testing import Result
@@ -84,6 +88,61 @@ def test_a_reply_that_was_sent_and_rejected_as_well_wins_nothing(tmp_path):
             happens.happen("thumb", name, up=False, actor="customer-4")
         gathered(happens.store, tmp_path / "out")
     assert rows_of(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(("ups", "downs", "expected"), [(5, 2, 0), (2, 2, 0), (1, 2, 1), (0, 3, 1)])
+def test_a_reply_loses_to_one_that_was_sent_if_most_of_its_thumbs_are_down_and_once(tmp_path, ups, downs, expected):
+    with production(tmp_path / "m") as happens:
+        happens.draft("judged", PARCEL, "Soon.")
+        for at, up in enumerate([True] * ups + [False] * downs):
+            happens.happen("thumb", "judged", f"thumb-{at}", up=up, actor=f"c{at}")
+        for name in ("s1", "s2", "s3"):
+            happens.draft(name, PARCEL, f"It arrives on {name}.")
+            happens.happen("sent", name, actor="ann")
+        happens.draft("other", "Refund?", "Yes, today.")
+        happens.happen("thumb", "other", up=True, actor="c0")
+        gathered(happens.store, tmp_path / "out")
+    rows = [row for row in rows_of(tmp_path / "out") if row["origin"] == "sent"]
+    assert [sides(row) for row in rows] == [("It arrives on s1.", "Soon.")] * expected
+    for row in rows:
+        assert row["events"][2:] == ["draft-judged", *(f"thumb-{at}" for at in range(ups, ups + downs))]
+
+
+def test_a_reply_that_was_taken_over_and_has_a_thumb_down_loses_once(tmp_path):
+    with production(tmp_path / "m") as happens:
+        happens.draft("bad", PARCEL, "Soon.")
+        down = happens.happen("thumb", "bad", up=False, actor="c1")
+        taken = happens.happen("takeover", "bad", actor="bob")
+        for name in ("s1", "s2"):
+            happens.draft(name, PARCEL, f"It arrives on {name}.")
+            happens.happen("sent", name, actor="ann")
+        gathered(happens.store, tmp_path / "out")
+    (row,) = rows_of(tmp_path / "out")
+    assert row["events"][2:] == ["draft-bad", down, taken]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("thumb", {"up": False, "text": "Never drafted."}),  # held back as other_text
+        ("edit", {"text": "On Friday.", "sent": "By Saturday, I think."}),
+        ("takeover", {"sent": "Ann here: it is at the depot."}),
+        ("takeover", {}),
+    ],
+)
+def test_a_reply_that_was_held_edited_or_taken_over_does_not_win_by_being_sent(tmp_path, kind, fields):
+    with production(tmp_path / "m") as happens:
+        happens.draft("bad", PARCEL, "Soon.")
+        happens.happen("thumb", "bad", up=False, actor="c1")
+        happens.draft("doubted", PARCEL, "On Friday.")
+        happens.happen("sent", "doubted", actor="ann")
+        happens.happen(kind, "doubted", actor="bob", **fields)
+        happens.draft("good", PARCEL, "It is with your neighbour.")
+        happens.happen("sent", "good", actor="ann")
+        gathered(happens.store, tmp_path / "out")
+    sent = [row for row in rows_of(tmp_path / "out") if row["origin"] == "sent"]
+    assert ("It is with your neighbour.", "Soon.") in map(sides, sent)
+    assert all(sides(row)[0] != "On Friday." for row in sent)
 
 
 def test_thumbs_become_unpaired_rows_that_kto_reads_and_the_majority_decides(tmp_path):
@@ -173,6 +232,26 @@ def test_the_same_store_gives_the_same_bytes(tmp_path):
     assert len(files[0]) == 4
 
 
+def test_what_is_appended_while_a_run_reads_is_for_the_next(tmp_path):
+    with production(tmp_path / "m") as happens:
+        happens.draft("d1", PARCEL, "Soon.")
+        happens.happen("thumb", "d1", up=False, actor="ann")
+        happens.happen("sent", "late", actor="ann")  # before its draft is known
+
+        def append(*_: object) -> None:
+            if happens.minute == 3:
+                happens.draft("late", PARCEL, "On Friday.")
+                happens.draft("d2", "Refund?", "No.")
+                happens.happen("edit", "d2", text="No.", sent="Yes, today.", actor="ann")
+
+        quiet = gathered(happens.store, tmp_path / "quiet")
+        assert gathered(happens.store, tmp_path / "busy", tell=append) == quiet
+        assert happens.store.head()[0] == 6
+        after = gathered(happens.store, tmp_path / "busy")
+    assert (quiet["store"]["events"], quiet["rows"]["judgments"]) == (3, 0)
+    assert (after["store"]["events"], after["origins"]) == (6, {"edit": 1, "sent": 1, "thumb": 1})
+
+
 def test_a_file_can_be_named_and_what_is_not_ours_is_left_alone(tmp_path):
     with production(tmp_path / "m") as happens:
         happens.draft("d1", PARCEL, "Soon.")
@@ -218,6 +297,66 @@ def test_an_erasure_takes_rows_out_changes_the_hash_and_names_what_went(tmp_path
     }
     assert again == after
     assert not [file for file in out.rglob("*.json*") if "gone." in file.read_text() or "of gone" in file.read_text()]
+
+
+COLLECT_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+from evenhand.service.database import open_database
+from evenhand.service.flywheel.collection import Order, collect
+from evenhand.service.flywheel.shelf import Shelf
+from evenhand.service.store import Store
+
+folder, deed, file = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+
+def die(event, given):
+    if event == deed and str(given[event == "os.rename"]).endswith(file):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(die)
+collect(Store(open_database(str(folder / "m" / "events.db"))), Order(), Shelf.at(folder / "out"))
+"""
+
+
+def collect_and_die(folder, file: str, deed: str = "os.rename") -> None:
+    """Collect in a process that is killed before `file` gets its new content, or is removed."""
+    done = subprocess.run([sys.executable, "-c", COLLECT_AND_DIE, str(folder), deed, file], capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def test_a_run_that_was_killed_loses_no_record_of_what_was_erased(tmp_path):
+    with production(tmp_path / "m") as happens:
+        for name in ("keep", "gone"):
+            happens.draft(name, f"Question of {name}?", f"Draft for {name}.")
+            happens.happen("edit", name, text=f"Draft for {name}.", sent=f"Other words, {name}.")
+        happens.happen("thumb", "gone", up=False, actor="cust")
+        gathered(happens.store, tmp_path / "out")
+        shutil.copytree(tmp_path / "out", tmp_path / "whole")
+        happens.store.erase("default", "conversation", "c-gone", 0)
+        happens.draft("new", "A new question?", "A new draft.")
+        happens.happen("edit", "new", text="A new draft.", sent="New words.")
+        for file in ("thumbs.jsonl", "collection.json"):  # the second run is killed, and the third again
+            collect_and_die(tmp_path, file)
+            assert len(rows_of(tmp_path / "out")) == 2
+            assert not Shelf.at(tmp_path / "out").read()[0]["erased"]
+        record = gathered(happens.store, tmp_path / "out")
+        assert (len(record["erased"]), len(record["removed"]), record["added"]) == (2, 2, 1)
+        assert gathered(happens.store, tmp_path / "whole") == record
+        assert gathered(happens.store, tmp_path / "out") == record
+    names = {file.name for file in (tmp_path / "out").rglob("*.*") if ".staging-" not in file.name}
+    assert names == {"judgments.jsonl", "thumbs.jsonl", "held.jsonl", "collection.json"}
+
+
+def test_a_run_that_was_killed_as_the_first_or_after_its_record_is_no_hindrance(tmp_path):
+    with production(tmp_path / "m") as happens:
+        happens.draft("d1", PARCEL, "Soon.")
+        happens.happen("edit", "d1", text="Soon.", sent="It arrives on Friday.", name="edit-d1")
+        collect_and_die(tmp_path, "held.jsonl")
+        collect_and_die(tmp_path, ".begun", "os.remove")
+        assert Shelf.at(tmp_path / "out").read()[0]["rows"]["judgments"] == 1
+        happens.store.erase("default", "conversation", "c-d1", 0)
+        record = gathered(happens.store, tmp_path / "out")
+    assert list(record["erased"].values()) == [["draft-d1", "edit-d1"]]
 
 
 def test_an_erasure_of_all_that_there_is_empties_the_files(tmp_path):

@@ -73,6 +73,18 @@ def test_after_an_erasure_the_old_data_is_named_and_new_data_is_clean(made):
     )
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85"])
+def test_pairs_of_an_annotator_with_a_line_break_of_unicode_are_traced(tmp_path, mark):
+    with production(tmp_path / "m") as happens:
+        for at in range(8):
+            happens.draft(f"d{at}", f"Question {at} about {'xyz'[at % 3] * 5}?", f"Draft {at}: we shall see.")
+            words = f"Answer {at} is a different text in {at * 7} words."
+            happens.happen("edit", f"d{at}", text=f"Draft {at}: we shall see.", sent=words, actor=f"Ann{mark}Lee")
+        collect(happens.store, Order(), Shelf.at(tmp_path / "collected"))
+    told = trace(tmp_path / "collected", curated(tmp_path / "collected", tmp_path / "v1"), None).json(None)
+    assert (told["pairs"], told["traced"], told["problems"]) == (8, 8, [])
+
+
 def test_a_changed_file_and_no_collection_are_told(made):
     _, tmp_path = made
     judgments = tmp_path / "collected" / "judgments.jsonl"

@@ -157,8 +157,14 @@ def _seal(dataset: dict[str, Any]) -> str:
 def snapshot_refusals(folder: Path) -> tuple[Refusal, ...]:
     """The rows that were refused when the snapshot was read, as its ledger keeps them."""
     names = Refusal.__dataclass_fields__
-    rows = (json.loads(line) for line in (folder / "ledger.jsonl").read_text(encoding="utf-8").splitlines())
-    return tuple(Refusal(**{name: row[name] for name in names}) for row in rows if row["outcome"] == "refused")
+    rows = (row for row in ledger_rows(folder) if row["outcome"] == "refused")
+    return tuple(Refusal(**{name: row[name] for name in names}) for row in rows)
+
+
+def ledger_rows(folder: Path) -> Iterator[dict[str, Any]]:
+    """What became of each row that was read, as a snapshot's ledger says it."""
+    lines = (folder / "ledger.jsonl").read_text(encoding="utf-8").split("\n")
+    return (json.loads(line) for line in lines if line)
 
 
 def _existing(folder: Path, root: str) -> dict[str, Any]:

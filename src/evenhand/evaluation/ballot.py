@@ -62,8 +62,9 @@ class Ballot:
         self.path = path
         self._voted: set[tuple[str, str]] = set()
         if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                self._voted.add(self._known(line))
+            for line in path.read_text(encoding="utf-8").split("\n"):
+                if line:
+                    self._voted.add(self._known(line))
 
     def _known(self, line: str) -> tuple[str, str]:
         try:

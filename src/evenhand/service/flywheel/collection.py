@@ -11,9 +11,9 @@ from evenhand.errors import DataError
 from evenhand.files import content_root, sha256_file, write_json, write_whole
 from evenhand.service.flywheel.claim import Claim
 from evenhand.service.flywheel.harvest import Harvest, Scope, harvest
-from evenhand.service.flywheel.pairing import ThumbPairs, sent_pairs, settled, thumb_pairs
+from evenhand.service.flywheel.pairing import ThumbPairs, rejections, sent_pairs, settled, thumb_pairs
 from evenhand.service.flywheel.quarantine import Held, QuarantineRules, Sifted, sift
-from evenhand.service.flywheel.shelf import Row, Shelf, json_lines
+from evenhand.service.flywheel.shelf import Before, Row, Shelf, json_lines
 from evenhand.service.store import Store
 
 FORMAT = "evenhand-collection/1"
@@ -54,8 +54,8 @@ def collect(store: Store, order: Order, shelf: Shelf, released: Iterable[str] = 
     and which rows went because an event of theirs was erased. Raises DataError where no event makes a row and none ever did.
     """
     events, head = store.head()
-    found = gather(store, order, frozenset(released))
-    before = shelf.read()
+    found = gather(store, order, events, frozenset(released))
+    before = shelf.before()
     if before is None and not (found.judgments or found.thumbs or found.held):
         raise DataError(_nothing(order, events, found.left_out))
     rows = {
@@ -63,30 +63,33 @@ def collect(store: Store, order: Order, shelf: Shelf, released: Iterable[str] = 
         shelf.thumbs: [claim.row() for claim in found.thumbs],
         shelf.held: [held_row(one) for one in found.held],
     }
-    for path, own in rows.items():
-        write_whole(path, json_lines(own))
-    record = {
-        "format": FORMAT,
-        "hash": content_root([*rows[shelf.judgments], *rows[shelf.thumbs]]),
-        "tenant": order.tenant,
-        "store": {"events": events, "head": head},
-        "rules": {"since_ms": order.since_ms, "thumb_pairs": order.thumb_pairs, **order.rules.json()},
-        **_counts(found),
-        "files": {path.relative_to(shelf.record.parent).as_posix(): sha256_file(path) for path in rows},
-    }
-    record |= _changed(record, before, _erased(store, order.tenant), rows)
-    write_json(shelf.record, record)
+    with shelf.replacing(before):
+        for path, own in rows.items():
+            write_whole(path, json_lines(own))
+        record = {
+            "format": FORMAT,
+            "hash": content_root([*rows[shelf.judgments], *rows[shelf.thumbs]]),
+            "tenant": order.tenant,
+            "store": {"events": events, "head": head},
+            "rules": {"since_ms": order.since_ms, "thumb_pairs": order.thumb_pairs, **order.rules.json()},
+            **_counts(found),
+            "files": {path.relative_to(shelf.record.parent).as_posix(): sha256_file(path) for path in rows},
+        }
+        record |= _changed(record, before, _erased(store, order.tenant), rows)
+        write_json(shelf.record, record)
     return record
 
 
-def gather(store: Store, order: Order, released: frozenset[str]) -> Gathered:
-    """Events to claims, through the quarantine, and what follows from the claims that passed it."""
-    scope = Scope(order.tenant, order.since_ms, order.tell)
+def gather(store: Store, order: Order, last: int, released: frozenset[str]) -> Gathered:
+    """Events up to number `last` to claims, through the quarantine, and what follows from the claims that passed it."""
+    scope = Scope(order.tenant, order.since_ms, last, order.tell)
     reaped = harvest(store, scope)
     first = sift(reaped.claims, order.rules, reaped.odd, released)
     thumbs = settled([own for own in first.passed if own.origin == "thumb"])
-    rejected = [own for own in first.passed if own.lost and not own.won]
-    derived = (*sent_pairs(store, scope, rejected), *thumb_pairs(thumbs, order.thumb_pairs))
+    # What is held back makes no pair, but a reply that it calls bad must not win one either.
+    refused = {own.draft for own in reaped.claims if own.lost}
+    sent = sent_pairs(store, scope, rejections(thumbs, first.passed), refused)
+    derived = (*sent, *thumb_pairs(thumbs, order.thumb_pairs))
     second = sift(derived, order.rules, (), released)
     judgments = tuple(own for own in (*first.passed, *second.passed) if own.is_pair)
     passed = released & {own.id for own in (*first.passed, *second.passed)}
@@ -145,7 +148,7 @@ def _erased(store: Store, tenant: str) -> frozenset[str]:
 
 def _changed(
     record: Mapping[str, Any],
-    before: tuple[Mapping[str, Any], Sequence[Row]] | None,
+    before: Before | None,
     erased: frozenset[str],
     rows: Mapping[Path, Sequence[Row]],
 ) -> dict[str, Any]:
@@ -155,13 +158,13 @@ def _changed(
     """
     if before is None:
         return {"previous": None, "added": None, "removed": [], "erased": {}}
-    old, old_rows = before
+    old = before.record
     names = {row["id"] for own in rows.values() for row in own}
-    gone = {row["id"]: sorted(erased.intersection(row["events"])) for row in old_rows if row["id"] not in names}
+    gone = {name: sorted(erased.intersection(events)) for name, events in before.events.items() if name not in names}
     erased_rows = {**old["erased"], **{name: events for name, events in gone.items() if events}}
     if old["hash"] == record["hash"] and not gone:
         return {name: old[name] for name in ("previous", "added", "removed", "erased")}
-    added = len(names - {row["id"] for row in old_rows})
+    added = len(names - before.events.keys())
     return {
         "previous": old["hash"],
         "added": added,

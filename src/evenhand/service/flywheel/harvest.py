@@ -28,10 +28,14 @@ class SilentEvent(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which events are looked at: a tenant's that happened at `since_ms` or later; `tell` hears of progress."""
+    """Which events are looked at: a tenant's up to the number `last` that happened at `since_ms` or later.
+
+    What is appended meanwhile is for another time. `tell` hears of progress.
+    """
 
     tenant: str
     since_ms: int
+    last: int
     tell: Tell
 
 
@@ -50,12 +54,13 @@ class Harvest:
 
 def pages(store: Store, scope: Scope, kinds: tuple[Kind, ...]) -> Iterator[tuple[list[StoredEvent], Drafts]]:
     """All events of these kinds in the order in which they were acknowledged, a page at a time with its drafts."""
-    after, last, tenant = 0, store.head()[0], scope.tenant
-    while page := store.events(tenant, kinds, after, _PAGE):
+    after = 0
+    while page := [own for own in store.events(scope.tenant, kinds, after, _PAGE) if own.seq <= scope.last]:
         after = page[-1].seq
         recent = [own for own in page if own.at_ms >= scope.since_ms]
-        yield recent, store.drafts(tenant, [own.event.draft for own in recent if own.event is not None])
-        scope.tell(f"reading {kinds[0]} events", after, last)
+        drafts = store.drafts(scope.tenant, [own.event.draft for own in recent if own.event is not None])
+        yield recent, {name: own for name, own in drafts.items() if own.seq <= scope.last}
+        scope.tell(f"reading {kinds[0]} events", after, scope.last)
 
 
 def harvest(store: Store, scope: Scope) -> Harvest:

@@ -1,13 +1,12 @@
 """From event to judgment to data hash to model, and back: which pairs rest on which events, and which must go."""
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evenhand.data.snapshot import Snapshot, read_snapshot
+from evenhand.data.snapshot import Snapshot, ledger_rows, read_snapshot
 from evenhand.errors import UserError
 from evenhand.files import sha256_file
 from evenhand.lifecycle.manifest import read_manifest
@@ -90,8 +89,7 @@ def _changed_files(shelf: Shelf, record: Mapping[str, Any]) -> list[str]:
 def _judgments_behind(snapshot: Snapshot) -> dict[str, list[str]]:
     """The judgments that each pair of a data set is made of, by its ledger."""
     behind: dict[str, list[str]] = defaultdict(list)
-    ledger = (snapshot.folder / "ledger.jsonl").read_text(encoding="utf-8")
-    for row in map(json.loads, ledger.splitlines()):
+    for row in ledger_rows(snapshot.folder):
         if row["outcome"] == "kept":
             behind[row["pair"]].append(row["id"])
     return {pair.id: behind[pair.id] for pair in (*snapshot.train, *snapshot.validation)}

@@ -1,7 +1,7 @@
 """Claims that follow from others: thumbs settled by majority and paired, and replies sent where another was rejected."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
 from typing import Literal
 
@@ -19,16 +19,19 @@ _FAMILY = 0.6
 
 def settled(thumbs: Sequence[Claim]) -> tuple[Claim, ...]:
     """One claim a draft: what most of its thumbs say, resting on those; none where as many point up as down."""
-    by_draft: dict[str, list[Claim]] = defaultdict(list)
-    for own in thumbs:
-        by_draft[own.draft].append(own)
     found = []
-    for members in by_draft.values():
+    for members in _by_draft(thumbs):
         ups = [own for own in members if own.won]
         downs = [own for own in members if own.lost]
         if len(ups) != len(downs):
             found.append(_together(ups if len(ups) > len(downs) else downs))
     return tuple(found)
+
+
+def rejections(thumbs: Iterable[Claim], claims: Iterable[Claim]) -> tuple[Claim, ...]:
+    """One claim for each draft that was rejected without a better reply: by its thumbs as `settled`, or taken over."""
+    textless = [own for own in claims if own.origin == "takeover" and not own.is_pair]
+    return tuple(map(_together, _by_draft([*(own for own in thumbs if own.lost), *textless])))
 
 
 def thumb_pairs(thumbs: Sequence[Claim], by: ThumbPairs) -> tuple[Claim, ...]:
@@ -53,17 +56,15 @@ def thumb_pairs(thumbs: Sequence[Claim], by: ThumbPairs) -> tuple[Claim, ...]:
     return tuple(pairs)
 
 
-def sent_pairs(store: Store, scope: Scope, rejected: Iterable[Claim]) -> tuple[Claim, ...]:
+def sent_pairs(store: Store, scope: Scope, rejected: Iterable[Claim], refused: Set[str]) -> tuple[Claim, ...]:
     """Replies that went out as drafted over replies to the same prompt that were rejected.
 
-    Going out alone says nothing. A rejected reply has a thumb down or was taken over; it is paired once, with the first
-    other reply to its prompt that was sent and that nobody rejected.
+    Going out alone says nothing. `rejected` are the `rejections`; each is paired once, with the first other reply to
+    its prompt that was sent and is not in `refused`, the drafts of which somebody said that they are bad.
     """
     waiting: dict[bytes, list[Claim]] = defaultdict(list)
-    refused = set()
     for own in rejected:
         waiting[prompt_key(own)].append(own)
-        refused.add(own.draft)
     pairs = []
     for page, drafts in pages(store, scope, ("sent",)) if waiting else ():
         for stored in page:
@@ -96,6 +97,13 @@ def _families(claims: Sequence[Claim]) -> Callable[[Claim], object]:
     names = near_groups([prompt_text(own.prompt) for own in claims], _FAMILY)
     by_id = {own.id: name for own, name in zip(claims, names)}
     return lambda own: by_id[own.id]
+
+
+def _by_draft(claims: Iterable[Claim]) -> Iterable[list[Claim]]:
+    found: dict[str, list[Claim]] = defaultdict(list)
+    for own in claims:
+        found[own.draft].append(own)
+    return found.values()
 
 
 def _together(claims: Sequence[Claim]) -> Claim:

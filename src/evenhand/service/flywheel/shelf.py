@@ -1,14 +1,24 @@
 """Where a collection lies: its files, and what lay there before."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evenhand.errors import UserError
+from evenhand.files import canonical_json, sha256_file, write_whole
 
 Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What a new collection replaces: its record, and the events of each of its rows by the row's id."""
+
+    record: Mapping[str, Any]
+    events: Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +50,7 @@ class Shelf:
     def read(self) -> tuple[dict[str, Any], list[Row]] | None:
         """The record and all rows that lie there, None where there is no record; raises UserError for a damaged one."""
         if not self.record.exists():
-            if any(path.exists() for path in (self.judgments, self.thumbs, self.held)):
+            if any(path.exists() for path in (self.judgments, self.thumbs, self.held)) and not self._begun.exists():
                 raise UserError(f"{self.judgments} was not written by a collection; choose another --out.")
             return None
         try:
@@ -53,6 +63,30 @@ class Shelf:
                 f"{self.record}: the collection that lies there cannot be read ({error!r}); remove it."
             ) from error
         return record, rows
+
+    def before(self) -> Before | None:
+        """What the record that lies there is of, also where a run has replaced some of its files and was cut short."""
+        if (found := self.read()) is None:
+            return None
+        record, rows = found
+        if self._begun.exists():
+            begun = json.loads(self._begun.read_bytes())
+            if begun["record"] == sha256_file(self.record):
+                return Before(record, begun["events"])
+        return Before(record, {row["id"]: row["events"] for row in rows})
+
+    @contextmanager
+    def replacing(self, before: Before | None) -> Iterator[None]:
+        """While the rows are written and then the record: a run that ends in between leaves `before` for the next."""
+        kept = {"record": sha256_file(self.record), "events": before.events} if before else {"record": None}
+        write_whole(self._begun, canonical_json(kept))
+        yield
+        self._begun.unlink()
+
+    @property
+    def _begun(self) -> Path:
+        """The events of the rows that the record is of, kept while their files are replaced, with that record's hash."""
+        return self.record.with_name(f".{self.record.name}.begun")
 
 
 def json_lines(rows: Iterable[Row]) -> str:
