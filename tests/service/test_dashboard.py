@@ -253,3 +253,8 @@ def test_open_alarms_come_first_and_closed_ones_stay_in_the_history(client, serv
     text = client.get("/").text
     assert "All quiet" in text
     assert "takeover in all drafts" in text.partition('id="alarms"')[2]
+    service.lookout.stop()
+    service.lookout._failed = "the registry is away."
+    text = client.get("/").text
+    assert "the registry is away." in text
+    assert "All quiet" not in text

@@ -1,5 +1,7 @@
 """Alarms as the service raises them: out of its roll-ups, kept for good, once each, with what to do about them."""
 
+import sys
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -111,6 +113,42 @@ def test_of_two_services_on_one_database_one_tells(store):
         found += [notice for lookout in two for notice in lookout.look()]
     assert len(found) == len(places(found)) == len(alarms(store))
     assert ("opened", "takeover", None) in places(found)
+
+
+def within_10_seconds(holds) -> bool:
+    until = time.monotonic() + 10
+    while not holds() and time.monotonic() < until:
+        time.sleep(0.01)
+    return holds()
+
+
+def test_a_look_that_fails_for_any_reason_is_told_and_made_again(store, monkeypatch):
+    monkeypatch.setattr("evenhand.service.lookout._LOOK_SECONDS", 0.01)
+    lookout, away = lookout_of(store), [True]
+
+    def then():
+        if away:
+            raise PermissionError(13, "Permission denied", "log/000001.json")
+
+    lookout.then = then
+    lookout.start()
+    assert within_10_seconds(lambda: lookout.failing is not None)
+    assert "Permission denied" in lookout.failing
+    away.clear()
+    assert within_10_seconds(lambda: lookout.failing is None)
+    lookout.stop()
+    assert lookout.failing is None
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_has_ended_is_told(store, monkeypatch):
+    monkeypatch.setattr("evenhand.service.lookout._LOOK_SECONDS", 0.01)
+    lookout = lookout_of(store)
+    assert lookout.failing is None
+    lookout.then = lambda: sys.exit()
+    lookout.start()
+    assert within_10_seconds(lambda: lookout.failing is not None)
+    assert "restart the service" in lookout.failing
 
 
 def test_nothing_is_looked_at_until_enough_came(store):
