@@ -180,6 +180,7 @@ def test_a_policy_is_read_back_from_its_own_text(tmp_path):
         ("rise: 1.0", "`rise`"),
         ("alarms: 3", "`alarms`"),
         ("signals: [mood]", "`signals.0`"),
+        ("rollback_tenants: []", "`rollback_tenants`"),
         ("a: [", "is not YAML"),
         ("rise: 2\nrise: 3", "stands twice"),
         ("- rise", "dictionary"),

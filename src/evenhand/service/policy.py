@@ -41,6 +41,11 @@ class Policy(BaseModel):
     rollback: Literal["advise", "automatic"] = Field(
         "advise", description="advise: a person decides; automatic: the registry's fallback is brought back at once"
     )
+    rollback_tenants: tuple[str, ...] = Field(
+        ("default",),
+        min_length=1,
+        description="tenants whose alarms may bring that about; whoever holds a write key of theirs can forge them",
+    )
 
 
 def read_policy(file: Path | None) -> Policy:
