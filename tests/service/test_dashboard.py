@@ -205,6 +205,21 @@ def test_the_model_in_production_is_told_down_to_its_data(client, service, tmp_p
     assert lineage(shipped(tmp_path / "odd", "odd", data=None)).problem
 
 
+def test_a_registry_that_is_away_is_said_to_be_and_its_model_stays_in_production(
+    client, service, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("evenhand.service.production._REGISTRY_SECONDS", 0.0)
+    sign_in(client, service)
+    (tmp_path / "registry").rename(tmp_path / "elsewhere")
+    text = client.get("/").text
+    assert "in production harbor-2" in text
+    assert "holds no registry any more" in text
+    (tmp_path / "elsewhere").rename(tmp_path / "registry")
+    text = client.get("/").text
+    assert "in production harbor-2" in text
+    assert "holds no registry any more" not in text
+
+
 def test_without_a_registry_a_folder_tells_of_the_model_and_nothing_else_is_offered(service, tmp_path):
     alone = make_service(service.store.database, shipped=tmp_path / "harbor-1")
     bearer = {"Authorization": f"Bearer {key(alone, 'admin')}"}

@@ -173,11 +173,17 @@ def _values(service: Service, key: Key, days: int) -> dict[str, Any]:
         "advice": advise(service.store.database, found, release),
         "missing": service.lookout.missing(key.tenant),
         "policy": service.lookout.policy,
-        "failing": [why for why in (service.writer.tally.failing, service.lookout.failing) if why],
+        "failing": _failing(service),
         "notices": _notices(service, key, overview.since),
         "release": release,
         "lineage": _lineage(service),
     }
+
+
+def _failing(service: Service) -> list[str]:
+    """Why something is not as it should be: writing, watching, or the registry."""
+    found = service.writer.tally.failing, service.lookout.failing, service.production and service.production.failing
+    return [why for why in found if why]
 
 
 def _tiles(overview: Overview) -> list[dict[str, str]]:
