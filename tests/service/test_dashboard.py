@@ -1,5 +1,6 @@
 """The page says what the store holds, to those who may read it, and takes decisions from its own forms only."""
 
+import hashlib
 import re
 from datetime import timedelta
 
@@ -17,11 +18,12 @@ from evenhand.service.app import make_app, make_service, protected
 from evenhand.service.bins import bin_of
 from evenhand.service.counts import Counts
 from evenhand.service.database import open_database
-from evenhand.service.keys import make_key
+from evenhand.service.keys import make_key, revoke_key
 from evenhand.service.lineage import lineage
 from evenhand.service.lookout import TOPIC
 from evenhand.service.overview import median, moments, read_overview
 from evenhand.service.production import Production
+from evenhand.service.session import COOKIE, SESSION_HOURS
 from evenhand.service.trends import trend_panels
 from evenhand.service.trouble import passages, worst
 
@@ -73,6 +75,49 @@ def test_a_key_typed_once_opens_the_page_and_stays_out_of_reach_of_scripts(clien
     assert re.search(r"<style|style=|<script(?! src=)|\son\w+=", page.text) is None
     client.post("/logout", headers=ORIGIN)
     assert client.get("/").status_code == 401
+
+
+def test_the_cookie_is_no_key_and_opens_the_page_only(client, service):
+    given = key(service, "admin")
+    client.post("/login", data={"key": given}, headers=ORIGIN)
+    token = client.cookies[COOKIE]
+    assert given not in str(client.cookies)
+    assert client.get("/v1/events").status_code == 401
+    assert client.get("/v1/keys", headers={"Authorization": f"Bearer {token}"}).status_code == 401
+    assert client.get("/", headers={"Authorization": f"Bearer {token}"}).status_code == 401
+    with service.store.database.reading() as execute:
+        assert execute("SELECT digest FROM sessions") == [(hashlib.sha256(token.encode()).hexdigest(),)]
+    client.cookies.clear()
+    for cookie in (given, token[:-1], ""):
+        assert client.get("/", headers={"Cookie": f"{COOKIE}={cookie}"}).status_code == 401
+    assert client.get("/", headers={"Cookie": f"{COOKIE}={token}"}).status_code == 200
+
+
+def test_a_session_ends_with_its_hours_a_logout_or_its_key(client, service):
+    given = key(service, "read")
+
+    def session() -> dict[str, str]:
+        assert client.post("/login", data={"key": given}, headers=ORIGIN, follow_redirects=False).status_code == 303
+        cookie = {"Cookie": f"{COOKIE}={client.cookies[COOKIE]}"}
+        client.cookies.clear()
+        assert client.get("/", headers=cookie).status_code == 200
+        return cookie
+
+    old = session()
+    wall = service.clock.wall
+    service.clock.wall = lambda: wall() + SESSION_HOURS * 3600 - 60
+    assert client.get("/", headers=old).status_code == 200
+    service.clock.wall = lambda: wall() + SESSION_HOURS * 3600 + 60
+    assert client.get("/", headers=old).status_code == 401
+    left = session()
+    with service.store.database.reading() as execute:
+        assert execute("SELECT COUNT(*) FROM sessions") == [(1,)]
+    client.post("/logout", headers=ORIGIN | left)
+    assert client.get("/", headers=left).status_code == 401
+    revoked = session()
+    revoke_key(service.store.database, "default", given.split("_")[1], 1)
+    service.keyring.read()
+    assert client.get("/", headers=revoked).status_code == 401
 
 
 def test_wrong_keys_and_writers_are_told_why(client, service):
