@@ -2,13 +2,15 @@
 
 import hashlib
 import re
+import socket
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from quiet_traffic import RATES, batches, pour
-from served_page import NOW, event
+from served_page import NOW, event, served
 from small_registry import registry_of, shipped
 
 from evenhand.lifecycle.manifest import manifest_hash
@@ -18,12 +20,13 @@ from evenhand.service.app import make_app, make_service, protected
 from evenhand.service.bins import bin_of
 from evenhand.service.counts import Counts
 from evenhand.service.database import open_database
-from evenhand.service.keys import make_key, revoke_key
+from evenhand.service.keys import Key, make_key, revoke_key
+from evenhand.service.limits import Limits
 from evenhand.service.lineage import lineage
 from evenhand.service.lookout import TOPIC
 from evenhand.service.overview import median, moments, read_overview
 from evenhand.service.production import Production
-from evenhand.service.session import COOKIE, SESSION_HOURS
+from evenhand.service.session import COOKIE, SESSION_HOURS, begin_session
 from evenhand.service.trends import trend_panels
 from evenhand.service.trouble import passages, worst
 
@@ -48,6 +51,10 @@ def key(service, role: str, tenant: str = "default") -> str:
     made = make_key(service.store.database, tenant, role, 0)
     service.keyring.read()
     return made
+
+
+def keyed(service, role: str) -> Key:
+    return service.keyring.find(key(service, role))
 
 
 def sign_in(client, service, role: str = "read", tenant: str = "default"):
@@ -137,6 +144,18 @@ def test_forms_are_taken_from_the_page_itself_only(client, service, headers):
     for path in ("/login", "/logout", "/rollback"):
         assert client.post(path, data={"key": "x"}, headers=headers).status_code == 403
     assert client.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/login", "/logout", "/rollback"])
+def test_a_form_that_does_not_arrive_in_time_is_given_up(service, path):
+    with served(replace(service, limits=Limits(body_seconds=0.2))) as url:
+        host = url.removeprefix("http://")
+        head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nOrigin: {url}\r\nContent-Length: 100\r\n"
+        token = begin_session(service.store.database, keyed(service, "admin"), service.clock.now_ms())
+        head += f"Cookie: {COOKIE}={token}\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\nkey="
+        with socket.create_connection(host.split(":"), timeout=10) as slow:
+            slow.sendall(head.encode())
+            assert slow.recv(100).startswith(b"HTTP/1.1 408 ")
 
 
 def test_another_host_is_refused(client):

@@ -5,6 +5,7 @@ the store keeps the hash, never the key. Forms carry a token made of it, and mus
 origin, port included.
 """
 
+import asyncio
 import hmac
 import secrets
 from urllib.parse import parse_qs, urlsplit
@@ -16,6 +17,7 @@ from evenhand.files import sha256
 from evenhand.service.database import Database
 from evenhand.service.door import Refused, service_of
 from evenhand.service.keys import Key, Role
+from evenhand.service.store import NOBODY
 
 COOKIE = "evenhand_session"
 SESSION_HOURS = 12
@@ -66,7 +68,7 @@ def token_of(request: Request) -> str:
 
 
 async def decide(request: Request, role: Role) -> tuple[Key, dict[str, str]]:
-    """The key and the fields of a form that a reader of this page has sent; raises Refused (401, 403, 413)."""
+    """The key and the fields of a form that a reader of this page has sent; raises Refused (401, 403, 408, 413)."""
     key = await key_of(request)
     fields = await read_form(request)
     if key is None:
@@ -79,16 +81,21 @@ async def decide(request: Request, role: Role) -> tuple[Key, dict[str, str]]:
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """The fields of a small form from a page of this very origin; raises Refused (403, 413)."""
-    origin = request.headers.get("origin", "")
+    """The fields of a small form from a page of this very origin; raises Refused (403, 408, 413)."""
+    service, origin = service_of(request), request.headers.get("origin", "")
     if urlsplit(origin).netloc != request.headers.get("host") or not origin.startswith(("http://", "https://")):
-        service_of(request).notice("", "forged")
+        service.notice(NOBODY, "forged")
         raise Refused(403, "forged", "forms are taken from this service's own page only.")
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > _FORM_BYTES:
-            raise Refused(413, "too_large", f"a form has at most {_FORM_BYTES} bytes.")
+    try:
+        async with asyncio.timeout(service.limits.body_seconds):
+            async for part in request.stream():
+                body += part
+                if len(body) > _FORM_BYTES:
+                    raise Refused(413, "too_large", f"a form has at most {_FORM_BYTES} bytes.")
+    except TimeoutError as error:
+        service.notice(NOBODY, "too_slow")
+        raise Refused(408, "too_slow", "the form did not arrive in time; send it again.") from error
     return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
 
 
