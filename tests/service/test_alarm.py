@@ -161,10 +161,22 @@ def test_the_law_of_chance_holds_in_simulated_quiet_periods():
     assert math.isclose(chance(needed), 0.1)
 
 
-def test_more_hits_than_drafts_in_a_step_do_not_break_the_count():
+def test_more_hits_than_drafts_are_a_rate_of_one_at_most():
+    """As a draft that was taken over twice brings them about."""
     series = Series(Tally(100, 10_000))
     series.add(Tally(30, 10), 100)
-    assert math.isfinite(series.sharpest_rise(1, 1.2).evidence)
+    found = series.sharpest_rise(1, 1.2)
+    assert (found.since, series.last(1)) == (Tally(10, 10), Tally(10, 10))
+    apart = binom.logpmf(100, 10_000, 0.01) + binom.logpmf(10, 10, 1.0)
+    together = binom.logpmf(100, 10_000, 110 / 10_010) + binom.logpmf(10, 10, 110 / 10_010)
+    assert math.isclose(found.evidence, apart - together, rel_tol=1e-9)
+
+
+def test_hits_that_come_after_their_drafts_are_not_lost():
+    watch = Watch(Policy())
+    watch.add([Batch("billing", 99, 0, {"takeover": 0})])
+    watch.add([Batch("billing", 1, 0, {"takeover": 8})])
+    assert watch._series["takeover", "billing"].total == Tally(8, 100)
 
 
 def test_a_policy_is_read_back_from_its_own_text(tmp_path):
