@@ -1,5 +1,7 @@
 import json
 import math
+import sys
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -12,6 +14,10 @@ from evenhand.service.alarm import Batch, Notice, Watch, notice_of
 from evenhand.service.policy import SIGNALS, Policy, policy_text, read_policy
 from evenhand.service.rise import STEPS, Series, chance, threshold
 from evenhand.service.sequence import Tally
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "reliability"))
+from late_outcomes import batches as late_batches
+from late_outcomes import false_alarms
 
 WORSE = {**RATES, "takeover": 0.12}
 
@@ -177,6 +183,13 @@ def test_hits_that_come_after_their_drafts_are_not_lost():
     watch.add([Batch("billing", 99, 0, {"takeover": 0})])
     watch.add([Batch("billing", 1, 0, {"takeover": 8})])
     assert watch._series["takeover", "billing"].total == Tally(8, 100)
+
+
+def test_outcomes_that_come_hours_late_raise_no_alarm_where_each_look_takes_in_a_day():
+    """A short form of `reliability/late_outcomes.py`, where looks of 100 drafts do raise some."""
+    assert sum(batch.drafts for look in late_batches(0, 4.0, 600) for batch in look) >= 33_000
+    assert false_alarms(0, 4.0, 600) == 0
+    assert false_alarms(0, 4.0, 100) > 0
 
 
 def test_a_policy_is_read_back_from_its_own_text(tmp_path):

@@ -36,7 +36,8 @@ class Policy(BaseModel):
     closing_drafts: PositiveInt = Field(1_000, description="the latest drafts that decide whether an alarm closes")
     look_drafts: PositiveInt = Field(
         100,
-        description="new drafts before the rates are looked at again; below period_drafts / 200 false alarms are more",
+        description="new drafts before the rates are looked at again; below period_drafts / 200 false alarms are more, and a "
+        "day's drafts are right where outcomes come hours after them",
     )
     rollback: Literal["advise", "automatic"] = Field(
         "advise", description="advise: a person decides; automatic: the registry's fallback is brought back at once"
