@@ -57,6 +57,7 @@ reliability: $(VENV)/.dev
 	$(DRILL) reliability/sweep_kill.py --kills 20
 	$(DRILL) reliability/registry_kill.py --kills 100 --races 20 --seed 5
 	$(DRILL) reliability/alarm_drill.py --quarters 100 --rises 100
+	$(DRILL) reliability/late_outcomes.py --runs 20
 	$(DRILL) reliability/page_drill.py --events 10000000
 	$(DRILL) reliability/gate_drill.py --pairs 16 --steps 3
 	$(DRILL) reliability/poison.py --claims 3000 --rounds 20

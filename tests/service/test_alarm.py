@@ -1,5 +1,7 @@
 import json
 import math
+import sys
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -12,6 +14,10 @@ from evenhand.service.alarm import Batch, Notice, Watch, notice_of
 from evenhand.service.policy import SIGNALS, Policy, policy_text, read_policy
 from evenhand.service.rise import STEPS, Series, chance, threshold
 from evenhand.service.sequence import Tally
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "reliability"))
+from late_outcomes import batches as late_batches
+from late_outcomes import false_alarms
 
 WORSE = {**RATES, "takeover": 0.12}
 
@@ -161,10 +167,29 @@ def test_the_law_of_chance_holds_in_simulated_quiet_periods():
     assert math.isclose(chance(needed), 0.1)
 
 
-def test_more_hits_than_drafts_in_a_step_do_not_break_the_count():
+def test_more_hits_than_drafts_are_a_rate_of_one_at_most():
+    """As a draft that was taken over twice brings them about."""
     series = Series(Tally(100, 10_000))
     series.add(Tally(30, 10), 100)
-    assert math.isfinite(series.sharpest_rise(1, 1.2).evidence)
+    found = series.sharpest_rise(1, 1.2)
+    assert (found.since, series.last(1)) == (Tally(10, 10), Tally(10, 10))
+    apart = binom.logpmf(100, 10_000, 0.01) + binom.logpmf(10, 10, 1.0)
+    together = binom.logpmf(100, 10_000, 110 / 10_010) + binom.logpmf(10, 10, 110 / 10_010)
+    assert math.isclose(found.evidence, apart - together, rel_tol=1e-9)
+
+
+def test_hits_that_come_after_their_drafts_are_not_lost():
+    watch = Watch(Policy())
+    watch.add([Batch("billing", 99, 0, {"takeover": 0})])
+    watch.add([Batch("billing", 1, 0, {"takeover": 8})])
+    assert watch._series["takeover", "billing"].total == Tally(8, 100)
+
+
+def test_outcomes_that_come_hours_late_raise_no_alarm_where_each_look_takes_in_a_day():
+    """A short form of `reliability/late_outcomes.py`, where looks of 100 drafts do raise some."""
+    assert sum(batch.drafts for look in late_batches(0, 4.0, 600) for batch in look) >= 33_000
+    assert false_alarms(0, 4.0, 600) == 0
+    assert false_alarms(0, 4.0, 100) > 0
 
 
 def test_a_policy_is_read_back_from_its_own_text(tmp_path):
@@ -180,6 +205,7 @@ def test_a_policy_is_read_back_from_its_own_text(tmp_path):
         ("rise: 1.0", "`rise`"),
         ("alarms: 3", "`alarms`"),
         ("signals: [mood]", "`signals.0`"),
+        ("rollback_tenants: []", "`rollback_tenants`"),
         ("a: [", "is not YAML"),
         ("rise: 2\nrise: 3", "stands twice"),
         ("- rise", "dictionary"),

@@ -18,11 +18,15 @@ from typer.testing import CliRunner
 from evenhand.cli.main import app as command
 from evenhand.errors import UserError
 from evenhand.lifecycle.registry import Registry, read_log, state_of
+from evenhand.service.alarm import NONE, Notice
 from evenhand.service.app import make_app, make_service, protected
 from evenhand.service.database import open_database
 from evenhand.service.keys import ROLES, make_key
+from evenhand.service.lookout import TOPIC
+from evenhand.service.metrics import TenantCollector
 from evenhand.service.policy import Policy
 from evenhand.service.production import Production
+from evenhand.service.sequence import Tally
 
 WORSE = {**RATES, "takeover": 0.14}
 LATER = datetime(2026, 11, 21, tzinfo=UTC).isoformat()
@@ -70,9 +74,22 @@ def test_alarms_and_advice_are_told_to_readers_of_the_tenant(risen):
 def test_prometheus_sees_what_is_open(risen):
     _, client, keys = risen
     text = client.get("/metrics", headers=keys["read"]).text
-    assert 'evenhand_alarms_open{category="",signal="takeover",tenant="default"} 1.0' in text
+    assert 'evenhand_alarms_open{category="",scope="all",signal="takeover",tenant="default"} 1.0' in text
     assert "evenhand_rollback_advised 1.0" in text
     assert "evenhand_lookout_failing 0.0" in text
+
+
+def test_alarms_of_all_drafts_and_of_those_without_a_category_are_counted_apart(tmp_path):
+    database = open_database(str(tmp_path / "events.db"))
+    service = make_service(database)
+    for category, what in ((None, "opened"), (None, "closed"), (NONE, "opened"), ("all", "opened")):
+        notice = Notice(what, "takeover", category, Tally(800, 10_000), Tally(144, 1_200), 11.0, 10.6)
+        service.store.record(TOPIC, {"tenant": "default", **notice.json()}, 0)
+    families = {family.name: family for family in TenantCollector(service, "default").collect()}
+    for name, counts in (("evenhand_alarms", (1, 1, 1)), ("evenhand_alarms_open", (0, 1, 1))):
+        found = {(one.labels["scope"], one.labels["category"]): one.value for one in families[name].samples}
+        assert found == dict(zip((("all", ""), ("category", ""), ("category", "all")), counts)), name
+    database.close()
 
 
 def test_the_dashboard_asks_only_for_what_there_is(risen):

@@ -1,13 +1,16 @@
 """The page says what the store holds, to those who may read it, and takes decisions from its own forms only."""
 
+import hashlib
 import re
+import socket
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from quiet_traffic import RATES, batches, pour
-from served_page import NOW, event
+from served_page import NOW, event, served
 from small_registry import registry_of, shipped
 
 from evenhand.lifecycle.manifest import manifest_hash
@@ -17,11 +20,13 @@ from evenhand.service.app import make_app, make_service, protected
 from evenhand.service.bins import bin_of
 from evenhand.service.counts import Counts
 from evenhand.service.database import open_database
-from evenhand.service.keys import make_key
+from evenhand.service.keys import Key, make_key, revoke_key
+from evenhand.service.limits import Limits
 from evenhand.service.lineage import lineage
 from evenhand.service.lookout import TOPIC
 from evenhand.service.overview import median, moments, read_overview
 from evenhand.service.production import Production
+from evenhand.service.session import COOKIE, SESSION_HOURS, begin_session
 from evenhand.service.trends import trend_panels
 from evenhand.service.trouble import passages, worst
 
@@ -46,6 +51,10 @@ def key(service, role: str, tenant: str = "default") -> str:
     made = make_key(service.store.database, tenant, role, 0)
     service.keyring.read()
     return made
+
+
+def keyed(service, role: str) -> Key:
+    return service.keyring.find(key(service, role))
 
 
 def sign_in(client, service, role: str = "read", tenant: str = "default"):
@@ -75,6 +84,49 @@ def test_a_key_typed_once_opens_the_page_and_stays_out_of_reach_of_scripts(clien
     assert client.get("/").status_code == 401
 
 
+def test_the_cookie_is_no_key_and_opens_the_page_only(client, service):
+    given = key(service, "admin")
+    client.post("/login", data={"key": given}, headers=ORIGIN)
+    token = client.cookies[COOKIE]
+    assert given not in str(client.cookies)
+    assert client.get("/v1/events").status_code == 401
+    assert client.get("/v1/keys", headers={"Authorization": f"Bearer {token}"}).status_code == 401
+    assert client.get("/", headers={"Authorization": f"Bearer {token}"}).status_code == 401
+    with service.store.database.reading() as execute:
+        assert execute("SELECT digest FROM sessions") == [(hashlib.sha256(token.encode()).hexdigest(),)]
+    client.cookies.clear()
+    for cookie in (given, token[:-1], ""):
+        assert client.get("/", headers={"Cookie": f"{COOKIE}={cookie}"}).status_code == 401
+    assert client.get("/", headers={"Cookie": f"{COOKIE}={token}"}).status_code == 200
+
+
+def test_a_session_ends_with_its_hours_a_logout_or_its_key(client, service):
+    given = key(service, "read")
+
+    def session() -> dict[str, str]:
+        assert client.post("/login", data={"key": given}, headers=ORIGIN, follow_redirects=False).status_code == 303
+        cookie = {"Cookie": f"{COOKIE}={client.cookies[COOKIE]}"}
+        client.cookies.clear()
+        assert client.get("/", headers=cookie).status_code == 200
+        return cookie
+
+    old = session()
+    wall = service.clock.wall
+    service.clock.wall = lambda: wall() + SESSION_HOURS * 3600 - 60
+    assert client.get("/", headers=old).status_code == 200
+    service.clock.wall = lambda: wall() + SESSION_HOURS * 3600 + 60
+    assert client.get("/", headers=old).status_code == 401
+    left = session()
+    with service.store.database.reading() as execute:
+        assert execute("SELECT COUNT(*) FROM sessions") == [(1,)]
+    client.post("/logout", headers=ORIGIN | left)
+    assert client.get("/", headers=left).status_code == 401
+    revoked = session()
+    revoke_key(service.store.database, "default", given.split("_")[1], 1)
+    service.keyring.read()
+    assert client.get("/", headers=revoked).status_code == 401
+
+
 def test_wrong_keys_and_writers_are_told_why(client, service):
     wrong = client.post("/login", data={"key": "evk_0"}, headers=ORIGIN)
     assert (wrong.status_code, "no key in use" in wrong.text) == (401, True)
@@ -92,6 +144,18 @@ def test_forms_are_taken_from_the_page_itself_only(client, service, headers):
     for path in ("/login", "/logout", "/rollback"):
         assert client.post(path, data={"key": "x"}, headers=headers).status_code == 403
     assert client.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/login", "/logout", "/rollback"])
+def test_a_form_that_does_not_arrive_in_time_is_given_up(service, path):
+    with served(replace(service, limits=Limits(body_seconds=0.2))) as url:
+        host = url.removeprefix("http://")
+        head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nOrigin: {url}\r\nContent-Length: 100\r\n"
+        token = begin_session(service.store.database, keyed(service, "admin"), service.clock.now_ms())
+        head += f"Cookie: {COOKIE}={token}\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\nkey="
+        with socket.create_connection(host.split(":"), timeout=10) as slow:
+            slow.sendall(head.encode())
+            assert slow.recv(100).startswith(b"HTTP/1.1 408 ")
 
 
 def test_another_host_is_refused(client):
@@ -205,6 +269,21 @@ def test_the_model_in_production_is_told_down_to_its_data(client, service, tmp_p
     assert lineage(shipped(tmp_path / "odd", "odd", data=None)).problem
 
 
+def test_a_registry_that_is_away_is_said_to_be_and_its_model_stays_in_production(
+    client, service, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("evenhand.service.production._REGISTRY_SECONDS", 0.0)
+    sign_in(client, service)
+    (tmp_path / "registry").rename(tmp_path / "elsewhere")
+    text = client.get("/").text
+    assert "in production harbor-2" in text
+    assert "holds no registry any more" in text
+    (tmp_path / "elsewhere").rename(tmp_path / "registry")
+    text = client.get("/").text
+    assert "in production harbor-2" in text
+    assert "holds no registry any more" not in text
+
+
 def test_without_a_registry_a_folder_tells_of_the_model_and_nothing_else_is_offered(service, tmp_path):
     alone = make_service(service.store.database, shipped=tmp_path / "harbor-1")
     bearer = {"Authorization": f"Bearer {key(alone, 'admin')}"}
@@ -253,3 +332,8 @@ def test_open_alarms_come_first_and_closed_ones_stay_in_the_history(client, serv
     text = client.get("/").text
     assert "All quiet" in text
     assert "takeover in all drafts" in text.partition('id="alarms"')[2]
+    service.lookout.stop()
+    service.lookout._failed = "the registry is away."
+    text = client.get("/").text
+    assert "the registry is away." in text
+    assert "All quiet" not in text

@@ -1,5 +1,7 @@
 """Alarms as the service raises them: out of its roll-ups, kept for good, once each, with what to do about them."""
 
+import sys
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -12,6 +14,7 @@ from evenhand.errors import RegistryError
 from evenhand.lifecycle.registry import Decision, read_log, state_of
 from evenhand.service.advice import advise, carry_out, roll_back_by_policy
 from evenhand.service.alarm import MOST_CATEGORIES, Batch
+from evenhand.service.app import make_service
 from evenhand.service.counts import Counts, read_counts, total
 from evenhand.service.database import open_database
 from evenhand.service.lookout import Lookout, alarms
@@ -113,6 +116,42 @@ def test_of_two_services_on_one_database_one_tells(store):
     assert ("opened", "takeover", None) in places(found)
 
 
+def within_10_seconds(holds) -> bool:
+    until = time.monotonic() + 10
+    while not holds() and time.monotonic() < until:
+        time.sleep(0.01)
+    return holds()
+
+
+def test_a_look_that_fails_for_any_reason_is_told_and_made_again(store, monkeypatch):
+    monkeypatch.setattr("evenhand.service.lookout._LOOK_SECONDS", 0.01)
+    lookout, away = lookout_of(store), [True]
+
+    def then():
+        if away:
+            raise PermissionError(13, "Permission denied", "log/000001.json")
+
+    lookout.then = then
+    lookout.start()
+    assert within_10_seconds(lambda: lookout.failing is not None)
+    assert "Permission denied" in lookout.failing
+    away.clear()
+    assert within_10_seconds(lambda: lookout.failing is None)
+    lookout.stop()
+    assert lookout.failing is None
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_has_ended_is_told(store, monkeypatch):
+    monkeypatch.setattr("evenhand.service.lookout._LOOK_SECONDS", 0.01)
+    lookout = lookout_of(store)
+    assert lookout.failing is None
+    lookout.then = lambda: sys.exit()
+    lookout.start()
+    assert within_10_seconds(lambda: lookout.failing is not None)
+    assert "restart the service" in lookout.failing
+
+
 def test_nothing_is_looked_at_until_enough_came(store):
     rng = np.random.default_rng(2)
     lookout = lookout_of(store)
@@ -204,11 +243,22 @@ def test_alarms_from_before_a_release_are_not_held_against_it(store, tmp_path):
     assert not advise(store.database, found, replace(release, fallback=None)).advised
 
 
+def test_alarms_of_a_tenant_whom_the_policy_does_not_name_roll_nothing_back(store, tmp_path):
+    _, production = decided(store, registry_of(tmp_path, "harbor-1", "harbor-2"), WORSE, np.random.default_rng(1))
+    assert advise(store.database, alarms(store, "t"), production.release).advised
+    service = make_service(store.database, policy=Policy(rollback="automatic"), shipped=production)
+    service.lookout.then()
+    assert production.read().incumbent == "harbor-2"
+    named = Policy(rollback="automatic", rollback_tenants=("default", "t"))
+    make_service(store.database, policy=named, shipped=production).lookout.then()
+    assert production.read().incumbent == "harbor-1"
+
+
 def test_the_policy_rolls_back_once_and_a_person_only_what_is_in_production(store, tmp_path):
     registry = registry_of(tmp_path, "harbor-0", "harbor-1", "harbor-2")
     _, production = decided(store, registry, WORSE, np.random.default_rng(1))
     for _ in range(3):
-        roll_back_by_policy(store, production, "2027-02-01T00:00:00+00:00")
+        roll_back_by_policy(store, production, ("t",), "2027-02-01T00:00:00+00:00")
     state = state_of(read_log(production.registry))
     assert state.incumbent == "harbor-1"
     last = read_log(production.registry)[-1].content

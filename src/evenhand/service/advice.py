@@ -4,7 +4,7 @@ A rise alone is no reason: after an outage or in a busy week both models would l
 compared between the two over all their drafts, with an interval that may be looked at any time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,9 +58,9 @@ def advise(database: Database, open_alarms: Sequence[Alarm], release: Release | 
     return max(found, key=lambda advice: (advice.advised, advice.difference.low or -1.0))
 
 
-def roll_back_by_policy(store: Store, production: Production, when: str) -> None:
-    """Carry out what any tenant's alarms advise, as the policy's `rollback: automatic` asks; raises RegistryError."""
-    open_alarms = [alarm for alarm in alarms(store) if alarm.closed is None]
+def roll_back_by_policy(store: Store, production: Production, tenants: Collection[str], when: str) -> None:
+    """Carry out what the alarms of `tenants` advise, as a policy's `rollback: automatic` asks; raises RegistryError."""
+    open_alarms = [alarm for alarm in alarms(store) if alarm.closed is None and alarm.tenant in tenants]
     for tenant in sorted({alarm.tenant for alarm in open_alarms}):
         own = [alarm for alarm in open_alarms if alarm.tenant == tenant]
         advice = advise(store.database, own, production.read())

@@ -27,7 +27,7 @@ class Batch:
     hits: Mapping[Signal, int]
 
     def tally(self, signal: Signal) -> Tally:
-        """The signal's count; a draft that was taken over twice makes no two of one."""
+        """The signal's count, whose hits may be of earlier drafts; only sums of many batches are held to one a draft."""
         trials = self.thumbs if signal == "thumb_down" else self.drafts
         return Tally(self.hits.get(signal, 0), trials)
 

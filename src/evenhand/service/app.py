@@ -47,7 +47,7 @@ def make_service(
     production = shipped if isinstance(shipped, Production) else None
     lookout = Lookout(store, policy, clock.now_ms)
     if production is not None and policy.rollback == "automatic":
-        lookout.then = lambda: roll_back_by_policy(store, production, clock.now_iso())
+        lookout.then = lambda: roll_back_by_policy(store, production, policy.rollback_tenants, clock.now_iso())
     return Service(
         store=store,
         writer=Writer(store, clock, limits.queue_events),

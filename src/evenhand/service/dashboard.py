@@ -26,7 +26,7 @@ from evenhand.service.lookout import alarms
 from evenhand.service.overview import Overview, read_overview
 from evenhand.service.policy import SIGNALS
 from evenhand.service.sequence import rate
-from evenhand.service.session import COOKIE, decide, keep, key_of, read_form, token_of
+from evenhand.service.session import SESSION_HOURS, decide, key_of, read_form, sign_in, sign_out, token_of
 from evenhand.service.store import NOBODY
 from evenhand.service.trends import SHORT, TITLES, trend_panels
 from evenhand.service.trouble import passages, worst
@@ -80,7 +80,7 @@ async def get_page(request: Request, days: Annotated[int, Query()] = 28) -> Resp
 
 @dashboard.post("/login")
 async def post_login(request: Request) -> Response:
-    """Keep a key in the reader's cookie."""
+    """Begin a session with a key."""
     given = (await read_form(request)).get("key", "").strip()
     service = service_of(request)
     await run_in_threadpool(service.keyring.read)
@@ -91,16 +91,16 @@ async def post_login(request: Request) -> Response:
     if not key.may("read"):
         return _login(403, f"This key may {key.role}. The page needs a read or an admin key.")
     answer = RedirectResponse("/", 303, _HEADERS)
-    keep(request, answer, given)
+    await sign_in(request, answer, key)
     return answer
 
 
 @dashboard.post("/logout")
 async def post_logout(request: Request) -> Response:
-    """Forget the key."""
+    """End the session."""
     await read_form(request)
     answer = RedirectResponse("/", 303, _HEADERS)
-    answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    await sign_out(request, answer)
     return answer
 
 
@@ -173,11 +173,17 @@ def _values(service: Service, key: Key, days: int) -> dict[str, Any]:
         "advice": advise(service.store.database, found, release),
         "missing": service.lookout.missing(key.tenant),
         "policy": service.lookout.policy,
-        "failing": [why for why in (service.writer.tally.failing, service.lookout.failing) if why],
+        "failing": _failing(service),
         "notices": _notices(service, key, overview.since),
         "release": release,
         "lineage": _lineage(service),
     }
+
+
+def _failing(service: Service) -> list[str]:
+    """Why something is not as it should be: writing, watching, or the registry."""
+    found = service.writer.tally.failing, service.lookout.failing, service.production and service.production.failing
+    return [why for why in found if why]
 
 
 def _tiles(overview: Overview) -> list[dict[str, str]]:
@@ -235,7 +241,7 @@ def _lineage(service: Service) -> Lineage | None:
 
 
 def _login(status: int, problem: str) -> HTMLResponse:
-    return _html("login.html.j2", status, problem=problem)
+    return _html("login.html.j2", status, problem=problem, hours=SESSION_HOURS)
 
 
 def _html(template: str, status: int, **values: Any) -> HTMLResponse:

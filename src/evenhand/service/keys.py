@@ -87,6 +87,10 @@ class Keyring:
         """Whether it is time to read them again."""
         return time.monotonic() - self._read_at > _STALE_SECONDS
 
+    def get(self, name: str) -> Key | None:
+        """The key in use with that id, None where there is none."""
+        return self._keys.get(name)
+
     def find(self, given: str) -> Key | None:
         """The key that `given` is, None where it is none; takes as long for a wrong secret as for the right one."""
         found = _KEY.fullmatch(given)

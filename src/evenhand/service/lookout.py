@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from evenhand.errors import EvenhandError
 from evenhand.files import canonical_json
 from evenhand.service.alarm import MOST_CATEGORIES, NONE, Batch, Notice, Watch, notice_of
 from evenhand.service.counts import Counts, counts_of, read_counts, total
@@ -50,10 +49,10 @@ class Lookout:
 
     def __init__(self, store: Store, policy: Policy, now_ms: Callable[[], int]) -> None:
         self.policy = policy
-        self.failing: str | None = None
         self.then: Callable[[], None] = lambda: None
         self._store = store
         self._now_ms = now_ms
+        self._failed: str | None = None
         self._sights: dict[str, _Sight] = {}
         self._due = 0
         self._ended = threading.Event()
@@ -67,6 +66,13 @@ class Lookout:
         """Stop; a look that runs is finished."""
         self._ended.set()
         self._thread.join()
+
+    @property
+    def failing(self) -> str | None:
+        """Why nothing is watched at present, None where all is well."""
+        if self._thread.ident is not None and not self._thread.is_alive() and not self._ended.is_set():
+            return "nothing is watched any more: the thread that looks has ended; restart the service."
+        return self._failed
 
     def look(self) -> list[Notice]:
         """Look once at every tenant of whom enough new drafts came; the alarms that opened or closed, now kept."""
@@ -96,9 +102,9 @@ class Lookout:
             try:
                 self.look()
                 self.then()
-                self.failing = None
-            except EvenhandError as error:  # the database or registry is away: the next look sees what this one missed
-                self.failing = str(error)
+                self._failed = None
+            except Exception as error:  # told, whatever it is; the next look sees what this one missed
+                self._failed = f"the rates could not be watched at the last look ({type(error).__name__}: {error})."
 
     def _look_at(self, tenant: str, now: Mapping[str, Counts], whole: Counts) -> list[Notice]:
         sight = self._sight(tenant)

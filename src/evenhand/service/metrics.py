@@ -93,15 +93,18 @@ class TenantCollector(Collector):
 
     def _alarms(self) -> Iterator[Metric]:
         """How often each alarm opened, which are open, and whether to roll back."""
-        opened: Counter[tuple[str, str]] = Counter()
-        still_open: Counter[tuple[str, str]] = Counter()
+        opened: Counter[tuple[str, str, str]] = Counter()
+        still_open: Counter[tuple[str, str, str]] = Counter()
         found = alarms(self._service.store, self._tenant)
         for alarm in found:
-            place: tuple[str, str] = (alarm.opened.signal, alarm.opened.category or "")
+            category = alarm.opened.category  # "" is of drafts without one, None of all drafts
+            place = (alarm.opened.signal, "all" if category is None else "category", category or "")
             opened[place] += 1
             still_open[place] += alarm.closed is None
-        labels = ("tenant", "signal", "category")
-        times = CounterMetricFamily("evenhand_alarms", "Alarms that opened; no category is all drafts.", labels=labels)
+        labels = ("tenant", "signal", "scope", "category")
+        times = CounterMetricFamily(
+            "evenhand_alarms", "Alarms that opened, over all drafts or one category.", labels=labels
+        )
         now = GaugeMetricFamily("evenhand_alarms_open", "Alarms that are open.", labels=labels)
         for labelled, count in sorted(opened.items()):
             times.add_metric((self._tenant, *labelled), count)

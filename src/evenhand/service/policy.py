@@ -36,10 +36,16 @@ class Policy(BaseModel):
     closing_drafts: PositiveInt = Field(1_000, description="the latest drafts that decide whether an alarm closes")
     look_drafts: PositiveInt = Field(
         100,
-        description="new drafts before the rates are looked at again; below period_drafts / 200 false alarms are more",
+        description="new drafts before the rates are looked at again; below period_drafts / 200 false alarms are more, and a "
+        "day's drafts are right where outcomes come hours after them",
     )
     rollback: Literal["advise", "automatic"] = Field(
         "advise", description="advise: a person decides; automatic: the registry's fallback is brought back at once"
+    )
+    rollback_tenants: tuple[str, ...] = Field(
+        ("default",),
+        min_length=1,
+        description="tenants whose alarms may bring that about; whoever holds a write key of theirs can forge them",
     )
 
 

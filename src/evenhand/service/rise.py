@@ -78,7 +78,7 @@ class Series:
             if tally.trials >= trials:
                 break
             tally += Tally(hit, tried)
-        return tally
+        return Tally(min(tally.hits, tally.trials), tally.trials)
 
     def sharpest_rise(self, fewest_before: int, least_ratio: float) -> Rise | None:
         """The start that the counts speak for most, of those with enough before and a rise of at least that ratio."""
@@ -86,13 +86,15 @@ class Series:
         after_T, won_T = trials_T[::-1].cumsum()[::-1], hits_T[::-1].cumsum()[::-1]
         total = self.total
         before_T, won_before_T = total.trials - after_T, total.hits - won_T
+        # Hits may come later than their drafts, or twice for one, but no rate is above 1.
+        won_T, won_before_T = np.minimum(won_T, after_T), np.minimum(won_before_T, before_T)
         possible_T = (before_T >= max(1, fewest_before)) & (after_T > 0)
         possible_T &= won_T * before_T.astype(np.float64) >= least_ratio * won_before_T * after_T.astype(np.float64)
         possible_T &= won_T > 0
         if not possible_T.any():
             return None
-        one = _log_likelihood(np.array(total.hits), np.array(total.trials))
-        ratio_T = _log_likelihood(won_T, after_T) + _log_likelihood(won_before_T, before_T) - one
+        one_T = _log_likelihood(won_T + won_before_T, after_T + before_T)
+        ratio_T = _log_likelihood(won_T, after_T) + _log_likelihood(won_before_T, before_T) - one_T
         at = int(np.where(possible_T, ratio_T, -np.inf).argmax())
         before, since = Tally(int(won_before_T[at]), int(before_T[at])), Tally(int(won_T[at]), int(after_T[at]))
         return Rise(before, since, float(ratio_T[at]))
@@ -115,5 +117,5 @@ def chance(threshold: float) -> float:
 
 def _log_likelihood(hits_T: Integers, trials_T: Integers) -> Floats:
     """The log-likelihood of each count at its own rate."""
-    won_T, lost_T = hits_T.astype(np.float64), np.maximum(0, trials_T - hits_T).astype(np.float64)
+    won_T, lost_T = hits_T.astype(np.float64), (trials_T - hits_T).astype(np.float64)
     return np.asarray(xlogy(won_T, won_T) + xlogy(lost_T, lost_T) - xlogy(won_T + lost_T, won_T + lost_T))

@@ -28,6 +28,7 @@ TABLES = (
     """CREATE TABLE IF NOT EXISTS keys (
         id TEXT PRIMARY KEY, tenant TEXT NOT NULL, role TEXT NOT NULL, digest TEXT NOT NULL,
         made_ms {big} NOT NULL, revoked_ms {big})""",
+    "CREATE TABLE IF NOT EXISTS sessions (digest TEXT PRIMARY KEY, key_id TEXT NOT NULL, until_ms {big} NOT NULL)",
     "CREATE TABLE IF NOT EXISTS records (seq {serial}, topic TEXT NOT NULL, at_ms {big} NOT NULL, content TEXT NOT NULL)",
     "CREATE INDEX IF NOT EXISTS records_by_topic ON records (topic, seq)",
     "CREATE TABLE IF NOT EXISTS watches (tenant TEXT PRIMARY KEY, version {big} NOT NULL, content TEXT NOT NULL)",
