@@ -99,7 +99,7 @@ def strike(claims: int, attack: Attack, seed: int, scratch: Path) -> tuple[bool,
     with production(scratch) as happens:
         for start in range(0, len(events), 500):
             happens.store.append(events[start : start + 500], events[-1].at_ms)
-        found = gather(happens.store, Order(thumb_pairs="none"), frozenset())
+        found = gather(happens.store, Order(thumb_pairs="none"), happens.store.head()[0], frozenset())
     held = {name for one in found.held for name in one.claim.events}
     caught = len(planted & held)
     named = any(one.claim.actor == ACCOUNT and one.reason == "trigger_phrase" for one in found.held)
