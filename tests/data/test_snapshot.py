@@ -193,3 +193,11 @@ def test_what_a_killed_writer_left_is_cleared(tmp_path):
     (left / "train.parquet").write_bytes(b"half")
     write_snapshot(tmp_path / "set", *made(reading()))
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_ledger_from_before_refused_rows_had_hashes_is_read(tmp_path):
+    write_snapshot(tmp_path / "set", *made(reading()))
+    ledger = tmp_path / "set" / "ledger.jsonl"
+    told = [json.loads(line) for line in ledger.read_text().splitlines()]
+    ledger.write_text("".join(json.dumps({k: v for k, v in row.items() if k != "sha256"}) + "\n" for row in told))
+    assert snapshot_refusals(tmp_path / "set") == reading().refusals

@@ -158,7 +158,7 @@ def snapshot_refusals(folder: Path) -> tuple[Refusal, ...]:
     """The rows that were refused when the snapshot was read, as its ledger keeps them."""
     names = Refusal.__dataclass_fields__
     rows = (row for row in ledger_rows(folder) if row["outcome"] == "refused")
-    return tuple(Refusal(**{name: row[name] for name in names}) for row in rows)
+    return tuple(Refusal(**{name: row[name] for name in names if name in row}) for row in rows)
 
 
 def ledger_rows(folder: Path) -> Iterator[dict[str, Any]]:
