@@ -53,6 +53,8 @@ reliability: $(VENV)/.dev
 	$(DRILL) reliability/changed.py
 	$(DRILL) reliability/little_memory.py --levels 10
 	$(DRILL) reliability/security.py
+	$(DRILL) reliability/row_invariants.py --pairs 20000
+	$(DRILL) reliability/accounting.py --files 1000
 	$(DRILL) reliability/soak.py --checkpoints 1000
 	$(DRILL) reliability/sweep_kill.py --kills 20
 	$(DRILL) reliability/registry_kill.py --kills 100 --races 20 --seed 5

@@ -22,6 +22,8 @@ DRILLS = {
     "changed": ["--every", "5"],
     "little_memory": ["--levels", "2"],
     "equivalence": ["--cuts", "6"],
+    "row_invariants": ["--pairs", "1000"],
+    "accounting": ["--files", "60"],
     "soak": ["--checkpoints", "40"],
     "security": ["--quick"],
     "sweep_kill": ["--kills", "1"],
