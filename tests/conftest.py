@@ -21,6 +21,11 @@ for room in (
     sys.path.insert(0, str(Path(__file__).parent / room))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The README's commands take the longest of all tests: begun last, they would keep one process waiting for the other."""
+    items.sort(key=lambda item: item.path.name != "test_readme.py")
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real preference data; tests that need it skip where it is absent."""

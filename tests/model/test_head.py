@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from evenhand.model.head import LogitForm, token_log_probs
+from evenhand.model.head import LogitForm, head_chunk, token_log_probs
 
 TOKENS, WIDTH, VOCABULARY = 37, 16, 53
 FORMS = {
@@ -177,3 +178,15 @@ def test_nothing_is_kept_without_a_gradient() -> None:
         found = token_log_probs(hidden, weight, None, target, LogitForm(), 8)
     assert not found.requires_grad
     assert not sizes
+
+
+@pytest.mark.parametrize(("vocabulary", "tokens"), [(49_152, 256), (128_256, 128), (300, 8192), (10**7, 64)])
+def test_a_chunk_of_logits_on_a_cpu_takes_64_mib_at_most_but_holds_64_tokens(vocabulary: int, tokens: int) -> None:
+    assert head_chunk(vocabulary, torch.device("cpu")) == tokens
+
+
+def test_a_chunk_of_logits_on_a_gpu_follows_from_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    for gib, tokens in ((24, 512), (80, 2048), (141, 4096)):
+        properties = SimpleNamespace(total_memory=gib * 2**30)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, found=properties: found)
+        assert head_chunk(128_256, torch.device("cuda")) == tokens

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from evenhand.data.schema import PreferencePair
 from evenhand.data.snapshot import content_hash
@@ -68,9 +68,10 @@ class Entrant:
         return replace(self, drift=run_drift(self.run, say, narrate))
 
     def at_start(self) -> "Entrant":
-        """The same run before its first step; needs the scores that it kept of itself then."""
+        """The same run before its first step, with the replies that it gave then; needs the scores that it kept of itself."""
         assert self.start is not None
-        return Entrant(Scored(f"start of {self.name}", self.start), texts=self.texts)
+        replies = None if self.run is None else _replies(self.run, "before")
+        return Entrant(Scored(f"start of {self.name}", self.start), replies, texts=self.texts)
 
     @property
     def name(self) -> str:
@@ -126,7 +127,7 @@ def _entrant(name: str, called_: str, data: str | None, telling: tuple[Say, Narr
     begun = ScoredPairs.read(start) if start.exists() else None
     kept = _kept(run, recipe, begun)
     entrant = Entrant(
-        replace(kept, name=called_), _replies(run), cost_of(run), start=begun, run=run, drift=kept_drift(run)
+        replace(kept, name=called_), _replies(run, "after"), cost_of(run), start=begun, run=run, drift=kept_drift(run)
     )
     if data is None:
         return replace(entrant, texts=_texts(run, recipe, telling[0]))
@@ -157,8 +158,8 @@ def _kept(run: Path, recipe: Recipe, start: ScoredPairs | None) -> Scored:
     return Scored(str(run), ScoredPairs.read(rows), reference, reading.per_token)
 
 
-def _replies(run: Path) -> Generation | None:
-    file = run / "rows" / "replies-after.json"
+def _replies(run: Path, when: Literal["before", "after"]) -> Generation | None:
+    file = run / "rows" / f"replies-{when}.json"
     return read_replies(file) if file.exists() else None
 
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from evenhand.errors import DataError, ModelError
 from evenhand.model import attention, kernel, liger
 from evenhand.model.encode import EncodedPair, side
-from evenhand.model.head import LogitForm, token_log_probs
+from evenhand.model.head import LogitForm, head_chunk, token_log_probs
 from evenhand.model.pack import PackedBatch, pack
 from evenhand.model.scores import PairScores
 from evenhand.model.store import side_lengths
@@ -31,10 +31,10 @@ class Policy(nn.Module):
     `run_by_run_because` where a GPU attends to all runs in one call, and None on a CPU. `kernels` names what else runs.
     """
 
-    def __init__(self, model: PreTrainedModel | PeftModel, chunk: int = 512) -> None:
+    def __init__(self, model: PreTrainedModel | PeftModel) -> None:
         super().__init__()
         self.model = model
-        self.chunk = chunk
+        self.chunk = head_chunk(causal(model).config.get_text_config().vocab_size, self.device)
         self.plain_attention = plain_attention(causal(model))
         self.gives_rewards = gives_rewards(causal(model))
         self.run_by_run_because: str | None = None

@@ -10,6 +10,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+# On a CPU more than this leaves the caches and is slower (docs/performance.md); a GPU spares this share of its memory.
+_CPU_LOGIT_BYTES = 64 * 2**20
+_GPU_SHARE = 1 / 64
+_LEAST_CHUNK, _MOST_CHUNK = 64, 8192
+
 
 @dataclass(frozen=True, slots=True)
 class LogitForm:
@@ -17,6 +22,17 @@ class LogitForm:
 
     scale: float = 1.0
     cap: float | None = None
+
+
+def head_chunk(vocabulary: int, device: torch.device) -> int:
+    """How many tokens have their logits at a time: a power of two.
+
+    It follows from the memory that the device has, not from what is free, so that a run adds up in one order every time.
+    """
+    on_cuda = device.type == "cuda"
+    room = torch.cuda.get_device_properties(device).total_memory * _GPU_SHARE if on_cuda else _CPU_LOGIT_BYTES
+    tokens = int(room) // (torch.float32.itemsize * vocabulary)
+    return min(max(1 << max(tokens.bit_length() - 1, 0), _LEAST_CHUNK), _MOST_CHUNK)
 
 
 def token_log_probs(

@@ -44,6 +44,6 @@ class Learner(nn.Module):
 
 def _frozen_copy(policy: Policy) -> tuple[Policy]:
     """In a tuple, so that it is no part of what is trained and saved."""
-    frozen = Policy(copy.deepcopy(policy.model), policy.chunk)
+    frozen = Policy(copy.deepcopy(policy.model))
     frozen.requires_grad_(False)
     return (frozen.eval(),)

@@ -22,6 +22,8 @@ _MEANS = (
     *("accuracy", "gap", "chosen_mean", "rejected_mean", "chosen_sum", "rejected_sum"),
     *("chosen_reward", "rejected_reward", "reward_accuracy"),
 )
+# The sum of losses, then a sum and a count for each of the means.
+_TOLD = 1 + 2 * len(_MEANS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +88,23 @@ def train_step(
 
 def _backward(policy: Policy, goal: Goal, share: Share, scale: float) -> tuple[Tensor, list[EncodedPair]]:
     """Gradients of this rank's share; tokens, loss and what is told as means, and the pairs without a finite loss."""
-    sums = torch.zeros(2 + 2 * len(_MEANS), dtype=torch.float64)
     weight = share.weight(goal.objective.traits.per_token)
-    broken: list[EncodedPair] = []
+    tokens = 0
+    sums: list[Tensor] = []
+    finite: list[Tensor] = []
     for batch in share.micro:
         judged = goal.judged(policy, batch)
         (judged.loss_B.sum() / (weight / scale)).backward()
-        sums += torch.cat([torch.tensor([float(judged.packed.tokens)], dtype=torch.float64), _sums(goal, judged)])
-        broken += [pair for pair, finite in zip(batch, torch.isfinite(judged.loss_B.detach()).tolist()) if not finite]
+        tokens += judged.packed.tokens
+        sums.append(_sums(goal, judged))
+        finite.append(torch.isfinite(judged.loss_B.detach()))
     for batch in share.idle:
         (goal.judged(policy, batch).loss_B.sum() * 0.0).backward()
-    return sums, broken
+    # Read once a step: each value that is read makes the host wait for the device.
+    found = torch.stack(sums).sum(0).tolist() if sums else [0.0] * _TOLD
+    flags = torch.cat(finite).tolist() if finite else []
+    broken = [pair for pair, good in zip((pair for batch in share.micro for pair in batch), flags) if not good]
+    return torch.tensor([float(tokens), *found], dtype=torch.float64), broken
 
 
 @torch.no_grad()
@@ -118,7 +126,7 @@ def _sums(goal: Goal, judged: Judged) -> Tensor:
         (_wins(chosen_reward_B - rejected_reward_B), both_B),
     )
     told = [part.double().sum() for value_B, has_B in values for part in (value_B.where(has_B, 0.0), has_B)]
-    return torch.stack([judged.loss_B.double().sum(), *told]).cpu()
+    return torch.stack([judged.loss_B.double().sum(), *told])
 
 
 def _wins(gap_B: Tensor) -> Tensor:
