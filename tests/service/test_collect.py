@@ -337,13 +337,14 @@ def test_a_run_that_was_killed_loses_no_record_of_what_was_erased(tmp_path):
         happens.happen("edit", "new", text="A new draft.", sent="New words.")
         for file in ("thumbs.jsonl", "collection.json"):  # the second run is killed, and the third again
             collect_and_die(tmp_path, file)
+            assert list((tmp_path / "out").rglob(".*.staging-*"))
             assert len(rows_of(tmp_path / "out")) == 2
             assert not Shelf.at(tmp_path / "out").read()[0]["erased"]
         record = gathered(happens.store, tmp_path / "out")
         assert (len(record["erased"]), len(record["removed"]), record["added"]) == (2, 2, 1)
         assert gathered(happens.store, tmp_path / "whole") == record
         assert gathered(happens.store, tmp_path / "out") == record
-    names = {file.name for file in (tmp_path / "out").rglob("*.*") if ".staging-" not in file.name}
+    names = {file.name for file in (tmp_path / "out").rglob("*.*")}
     assert names == {"judgments.jsonl", "thumbs.jsonl", "held.jsonl", "collection.json"}
 
 

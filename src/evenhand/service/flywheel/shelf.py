@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.errors import UserError
-from evenhand.files import canonical_json, sha256_file, write_whole
+from evenhand.files import canonical_json, held, remove_staging, sha256_file, write_whole
 
 Row = Mapping[str, Any]
 
@@ -77,11 +77,19 @@ class Shelf:
 
     @contextmanager
     def replacing(self, before: Before | None) -> Iterator[None]:
-        """While the rows are written and then the record: a run that ends in between leaves `before` for the next."""
+        """While the rows are written and then the record: a run that ends in between leaves `before` for the next.
+
+        What a killed run had half written goes first: it may hold what has been erased since. Raises UserError while another
+        run writes here.
+        """
         kept = {"record": sha256_file(self.record), "events": before.events} if before else {"record": None}
-        write_whole(self._begun, canonical_json(kept))
-        yield
-        self._begun.unlink()
+        self.record.parent.mkdir(parents=True, exist_ok=True)
+        with held(self.record.parent):
+            for path in (self.judgments, self.thumbs, self.held, self.record, self._begun):
+                remove_staging(path)
+            write_whole(self._begun, canonical_json(kept))
+            yield
+            self._begun.unlink()
 
     @property
     def _begun(self) -> Path:
