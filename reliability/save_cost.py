@@ -2,7 +2,8 @@
 
     python reliability/save_cost.py --rounds 3 [--weights 134515008]
 
-Plain is safetensors' `save_file` where it will be read from, once with and once without a sync to the disk.
+Plain is safetensors' `save_file` where it will be read from, synced to the disk, since no save counts before that; how long it
+takes without a sync is told beside it.
 """
 
 import argparse
@@ -62,8 +63,8 @@ def main() -> int:
     size = sum(tensor.nbytes for tensor in tensors.values()) / 2**20
     print(f"{size:.0f} MiB, median of {asked.rounds}: " + ", ".join(f"{n} {s:.2f} s" for n, s in median.items()))
     over_plain, over_synced = (median["safe"] / median[name] - 1 for name in ("plain", "synced"))
-    print(f"R15 safe save: {over_plain:+.0%} over a plain save, {over_synced:+.0%} over a plain save that is synced")
-    return 0 if over_plain <= GOAL else 1
+    print(f"R15 safe save: {over_synced:+.0%} over a plain save that is synced, {over_plain:+.0%} over one that is not")
+    return 0 if over_synced <= GOAL else 1
 
 
 if __name__ == "__main__":

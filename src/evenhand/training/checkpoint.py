@@ -112,10 +112,9 @@ def save_checkpoint(
 
 
 def _write_tensors(staging: Path, tensors: dict[str, Tensor], writer: Writer) -> dict[str, Any]:
-    """Write this rank's file; its length and hash by its name."""
+    """Write this rank's files; length and hash of each by its name."""
     number = f"-{writer.ranks.rank + 1:05d}-of-{writer.ranks.size:05d}" if writer.sharded else ""
-    path = staging / f"state{number}.safetensors"
-    return {path.name: write_tensors(path, tensors)}
+    return write_tensors(staging, f"state{number}", tensors)
 
 
 def _finish(staging: Path, state: dict[str, Any], files: dict[str, Any], writer: Writer) -> None:
