@@ -19,6 +19,7 @@ from evenhand.model.forward import Policy, causal
 from evenhand.model.load import find_source, is_four_bit, load_model
 from evenhand.model.score import score_pairs
 from evenhand.model.scores import Floats, ScoredPairs
+from evenhand.training.shard import gathered_state
 
 PROBES = 8
 # Largest change of a mean log-probability that reloading may make, in nats per token.
@@ -57,14 +58,14 @@ def export_model(
 
 
 def _save(policy: Policy, tokenizer: PreTrainedTokenizerBase, stop_tokens: frozenset[int], folder: Path) -> None:
-    model = policy.model
+    model, state = policy.model, gathered_state(policy)
     if policy.gives_rewards:  # before the configuration is saved, which tells its padding
         save_for_pooling(causal(model), tokenizer, stop_tokens, folder)
     if isinstance(model, PeftModel):
         # "auto" would ask a hub whether the base's vocabulary grew; the output layer is never an adapter's here.
-        model.save_pretrained(folder, save_embedding_layers=False)
+        model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
     else:
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=state)
     if policy.gives_rewards:
         return
     tokenizer.save_pretrained(folder)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.utils import _pytree
@@ -36,9 +37,12 @@ def shard(policy: Policy, ranks: Ranks) -> None:
             f"{type(causal(policy.model)).__name__} has no `layers` to shard; use `training.parallel: ddp`."
         )
     mesh = init_device_mesh(policy.device.type, (ranks.size,))
-    for layer in layers:
-        fully_shard(layer, mesh=mesh)
-    fully_shard(policy, mesh=mesh, reshard_after_forward=True)
+    units = [fully_shard(layer, mesh=mesh) for layer in layers]
+    units.append(fully_shard(policy, mesh=mesh, reshard_after_forward=True))
+    # Said here, FSDP does not take from the forwards so far which unit backward needs next: the first rank alone answers
+    # prompts between steps, and would then gather another one than the ranks that it gathers with.
+    for unit, next_one in zip(units, [units[-1], *units]):
+        unit.set_modules_to_backward_prefetch([next_one])
 
 
 @contextmanager
@@ -58,6 +62,22 @@ def make_whole(policy: Policy) -> None:
     for unit in _units(policy):
         unit.set_reshard_after_forward(False, recurse=False)
         unit.unshard()
+
+
+def gathered_state(policy: Policy) -> dict[str, Tensor] | None:
+    """The weights and buffers of `policy.model` by name, for saving, once they are whole; None for one that is not sharded.
+
+    `state_dict` would shard them again, for which all ranks have to be there.
+    """
+    if not _units(policy):
+        return None
+    buffers = {
+        f"{place}.{name}": buffer
+        for place, module in policy.model.named_modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if name not in module._non_persistent_buffers_set
+    }
+    return {name: weight.detach() for name, weight in policy.model.named_parameters()} | buffers
 
 
 def _units(policy: Policy) -> list[FSDPModule]:
