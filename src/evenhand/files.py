@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,9 @@ def write_whole(path: Path, content: bytes | str) -> None:
         staging.replace(path)
         sync_directory(path.parent)
     except OSError as error:
-        staging.unlink(missing_ok=True)
+        with suppress(OSError):
+            staging.unlink(missing_ok=True)
+        error.filename = str(path)  # the name that was asked for, and not the staging's
         raise storage_error(error, path, len(data)) from error
 
 

@@ -55,3 +55,31 @@ def test_families_widen_it_and_nothing_is_said_of_too_few_or_of_equal_lengths():
     assert wide.high - wide.low > 1.8 * (narrow.high - narrow.low)
     assert length_controlled(won.where(np.arange(60) < 11), longer_B[:11]).share.value is None
     assert length_controlled(won, np.zeros(60)).share.value is None
+
+
+@pytest.mark.parametrize(("middle", "spread"), [(10.0, 0.0), (10.0, 1.0), (50.0, 5.0), (-50.0, 5.0)])
+def test_nothing_is_read_where_equal_length_is_outside_of_what_was_seen(middle, spread):
+    for seed in range(6):
+        draw = np.random.default_rng(seed)
+        longer = draw.normal(middle, spread, 200)
+        longer[0] += 1.0
+        found = length_controlled(Sample((draw.random(200) < 0.6).astype(float), np.arange(200)), longer)
+        assert found.share.value is found.length_effect.value is None
+        assert found.share.n == 200
+
+
+def test_ties_alone_have_no_interval():
+    found = length_controlled(Sample(np.full(12, 0.5), np.arange(12)), np.arange(12.0))
+    assert found.share.value == pytest.approx(0.5)
+    assert found.share.low is found.share.high is None
+
+
+def test_every_interval_is_finite_or_absent():
+    for seed in range(200):
+        draw = np.random.default_rng(seed)
+        count = int(draw.integers(12, 40))
+        longer = np.round(draw.normal(draw.normal(0, 20), draw.exponential(20), count))
+        won = draw.choice([0.0, 0.5, 1.0], count, p=draw.dirichlet([0.3, 0.3, 0.3]))
+        found = length_controlled(Sample(won, draw.integers(0, count, count)), longer)
+        ends = [end for own in (found.share, found.length_effect) for end in (own.value, own.low, own.high)]
+        assert all(end is None or np.isfinite(end) for end in ends)

@@ -215,3 +215,26 @@ def test_the_command_writes_the_recipe_and_keeps_a_file(tmp_path: Path) -> None:
     again = evenhand("--out", str(recipe))
     assert (again.returncode, again.stdout) == (2, "")
     assert "exists already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"memory": -5.0}, r"--memory -5: give a number above 0"),
+        ({"parameters": math.nan}, r"--parameters nan: give a number above 0"),
+        ({"drift_limit": math.nan}, r"--drift-limit nan: give nats per token, 0 or more"),
+        ({"drift_limit": -1.0}, r"--drift-limit -1: "),
+        ({"verifier": "nofile.py:f"}, r"--verifier nofile.py:f: give file.py:function with a file that is there"),
+        ({"verifier": "x.txt"}, r"--verifier x.txt: "),
+        ({"reward_model": "nofile"}, r"--reward-model nofile: there is no such folder"),
+    ],
+)
+def test_what_a_team_cannot_mean_is_refused(given: dict, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        Team(**given).require_present()
+
+
+def test_a_verifier_of_a_module_and_a_reward_model_of_a_hub_need_no_file() -> None:
+    Team(
+        verifier="evenhand.online.verifiers:last_number", reward_model="org/reward-7b", drift_limit=0.0
+    ).require_present()

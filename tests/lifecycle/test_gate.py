@@ -1,6 +1,7 @@
 """Real gates end to end on a tiny model that has something to lose: equal ones pass, and each kind of loss is caught."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from evenhand.evaluation.behaviour import Item
 from evenhand.evaluation.noninferiority import Margin
 from evenhand.figure import Figure
 from evenhand.lifecycle.bundle import Wanted, export_run
-from evenhand.lifecycle.check import ratio_word, rise_check, share_check
+from evenhand.lifecycle.check import length_check, ratio_word, rise_check, share_check
 from evenhand.lifecycle.contestant import Contestant, load_contestant
 from evenhand.lifecycle.gate import Gate, run_gate
 from evenhand.lifecycle.policy import Harness, HeldOut, Policy, Ratio, ShareCheck, policy_text, read_policy
@@ -238,3 +239,11 @@ def test_a_wrong_policy_names_its_key(tmp_path: Path, text: str, said: str) -> N
         read_policy(tmp_path / "policy.yaml")
     with pytest.raises(UserError, match="No such file"):
         read_policy(tmp_path / "missing.yaml")
+
+
+def test_lengths_of_one_reply_are_no_check_and_an_empty_reply_is_one_token() -> None:
+    assert length_check("length", "", ([7], [7]), (0.5, 2.0)).word == "not run"
+    for sides in (([3, 5], [0, 5]), ([0, 5], [3, 5])):
+        found = length_check("length", "", sides, (0.5, 2.0))
+        assert found.word == "undecided"
+        assert all(end is None or math.isfinite(end) for end in (found.difference.low, found.difference.high))

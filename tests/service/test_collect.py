@@ -452,3 +452,14 @@ def test_a_burst_a_copy_and_too_much_of_one_actor_are_held_back(tmp_path):
     assert record["actors_held"][0]["actor"] == "fast"
     assert "fast said 8 things or more" in record["actors_held"][0]["words"][0]
     assert record["rows"]["judgments"] == 3
+
+
+def test_two_collections_of_one_place_wait_for_each_other_and_those_beside_each_other_do_not(tmp_path):
+    for one, beside in ((tmp_path / "a.jsonl", tmp_path / "b.jsonl"), (tmp_path / "a", tmp_path / "b")):
+        with Shelf.at(one).alone():
+            with pytest.raises(UserError, match=r"is in use by another process"), Shelf.at(one).alone():
+                pass
+            with Shelf.at(beside).alone():
+                pass
+        with Shelf.at(one).alone():
+            pass

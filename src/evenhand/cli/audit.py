@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from evenhand.cli.destination import require_page
 from evenhand.cli.measuring import Ray, Tokenizer, Workers, encoder, measuring
 from evenhand.cli.options import Json, Kind, Quiet
 from evenhand.cli.output import Output
@@ -19,7 +20,7 @@ def audit(
     ] = None,
     held_out: Annotated[str | None, typer.Option(help="Held-out data to look for leaked prompts in.")] = None,
     tokenizer: Tokenizer = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest side in tokens; needs --tokenizer.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest side in tokens; needs --tokenizer.")] = None,
     kind: Kind = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 when a finding is severe.")] = False,
     workers: Workers = 0,
@@ -36,6 +37,8 @@ def audit(
     output = Output(as_json, quiet)
     if max_tokens is not None and tokenizer is None:
         raise UserError("--max-tokens needs a tokenizer to count with; add --tokenizer MODEL.")
+    if report is not None:
+        require_page(report, (data, held_out))
     with measuring(data, workers, ray) as run:
         asked = Asked(data, kind, held_out, encoder(tokenizer), max_tokens, run, output.narrate)
         found = appraise(asked, output.say)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from evenhand.cli.destination import require_page
 from evenhand.cli.options import JUDGE_LOG, Json, Judge, JudgeLog, JudgeModel, Quiet
 from evenhand.cli.output import Output
 from evenhand.errors import UserError
@@ -52,6 +53,8 @@ def compare(
     output = Output(as_json, quiet)
     if by and data is None:
         raise UserError("--by needs the file that has the column; add --data FILE.")
+    if out is not None:
+        require_page(out, (data, votes, *models))
     given = entrants(models, data, output.say, output.narrate)
     if drift:
         given = [entrant.with_drift(output.say, output.narrate) for entrant in given]

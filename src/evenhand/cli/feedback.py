@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from evenhand.cli.destination import require_file
 from evenhand.cli.options import JUDGE_LOG, Json, JudgeLog, JudgeModel, Labelled, Quiet
 from evenhand.cli.output import Output
 from evenhand.figure import figure
@@ -63,6 +64,7 @@ def compare(
             "give --labelled FILE, pairs that people judged, or --unmeasured to go without; one of the two."
         )
     output = Output(as_json, quiet)
+    require_file(out, (data, labelled, constitution))
     asked = EndpointJudge(Endpoint(judge, judge_model), judge_log)
     judged = by_constitution(asked, constitution, every)
     found = compare_replies(Comparing(judged, data, labelled, out, confidence, limit), output.say, output.narrate)
@@ -100,6 +102,7 @@ def revise(
     from evenhand.online.revision import Reviser
 
     output = Output(as_json, quiet)
+    require_file(out, (data, constitution))
     endpoint = Endpoint(judge, judge_model, max_tokens=max_tokens)
     reviser = Reviser(endpoint, judge_log, read_constitution(constitution), passes)
     found = revise_replies(Revising(reviser, data, out, keep, limit), output.say, output.narrate)

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from evenhand.cli.destination import require_file
 from evenhand.cli.options import Dtype, Json, Quiet
 from evenhand.cli.output import Output
 from evenhand.errors import UserError
@@ -37,6 +38,8 @@ def gate(
     from evenhand.lifecycle.policy import policy_text, read_policy
 
     output = Output(as_json, quiet)
+    if out is not None:
+        require_file(out, (data, policy))
     checked = read_policy(policy)
     if write_policy is not None:
         if write_policy.exists():

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-Workers = Annotated[int, typer.Option(help="Processes that measure texts; 0: as many as pay, at most one a core.")]
+Workers = Annotated[
+    int, typer.Option(min=0, help="Processes that measure texts; 0: as many as pay, at most one a core.")
+]
 Ray = Annotated[bool, typer.Option("--ray", help="Measure on Ray: the cluster at RAY_ADDRESS, else one started here.")]
 Tokenizer = Annotated[str | None, typer.Option(help="Model whose tokenizer counts tokens: folder, hub id or builtin.")]
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, cast, get_args
 
 import typer
 
+from evenhand.cli.destination import require_file
 from evenhand.cli.options import JUDGE_LOG, Json, Judge, JudgeLog, JudgeModel, Labelled, Quiet
 from evenhand.cli.output import Output
 from evenhand.errors import UserError
@@ -58,6 +59,7 @@ def sample(
     from evenhand.online.selection import Keep
 
     output = Output(as_json, quiet)
+    require_file(out, (prompts, held_out, labelled, constitution))
     if keep not in get_args(Keep):
         raise UserError(f"--keep {keep!r} is none of {', '.join(get_args(Keep))}.")
     if not judge and (constitution or labelled):

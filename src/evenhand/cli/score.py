@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from evenhand.cli.destination import require_file
 from evenhand.cli.options import Dtype, Json, Kind, MaxTokens, Quiet, TemplateName
 from evenhand.cli.output import Output
 
@@ -29,6 +30,7 @@ def score(
     from evenhand.lifecycle.appraisal import Asked, appraise, write_rows
 
     output = Output(as_json, quiet)
+    require_file(out, (data, model))
     asked = Asked(model, data, kind, max_tokens, template, dtype)
     appraised = appraise(asked, output.say, output.narrate)
     refused = write_rows(out, appraised)

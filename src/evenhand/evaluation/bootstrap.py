@@ -55,13 +55,13 @@ def _resampled(total_G: Floats, size_G: Floats, seed: int) -> Floats:
 def mcnemar(sample: Sample) -> float | None:
     """The exact two-sided p of McNemar's test on paired outcomes that differ by -1, 0 or 1.
 
-    None where it does not apply: where families have more than one item, or a tie counts one half.
+    None where it does not apply: where there is no pair, where families have more than one item, or a tie counts one half.
 
     >>> mcnemar(Sample(np.array([1.0] * 6 + [0.0] * 194), np.arange(200)))
     0.03125
     """
     alone = len(np.unique(sample.family_B)) == len(sample)
-    if not alone or not np.isin(sample.value_B, (-1.0, 0.0, 1.0)).all():
+    if not len(sample) or not alone or not np.isin(sample.value_B, (-1.0, 0.0, 1.0)).all():
         return None
     up, down = int((sample.value_B == 1).sum()), int((sample.value_B == -1).sum())
     return min(1.0, 2 * float(bdtr(min(up, down), up + down, 0.5))) if up + down else 1.0

@@ -49,11 +49,12 @@ class Contrast:
 
     @property
     def more_pairs(self) -> int | None:
-        """How many more pairs would show the difference that was seen in four samples of five; None where it is below
-        half a point, for which no number is worth naming, or is shown already."""
+        """How many more pairs, at least one, would show the difference that was seen in four samples of five; None where it
+        is below half a point, for which no number is worth naming, or is shown already."""
         if self.difference.value is None or abs(self.difference.value) < _LEAST_PLANNED or self.word != "undecided":
             return None
-        return self.pairs_for(abs(self.difference.value))
+        needed = self.pairs_for(abs(self.difference.value))
+        return None if needed is None else max(1, needed)
 
     def pairs_for(self, true_difference: float) -> int | None:
         """How many more pairs of this kind would show a difference of that size in four samples of five."""

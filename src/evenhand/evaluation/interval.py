@@ -232,6 +232,8 @@ def spearman(one: Sample, two_B: Floats) -> Figure:
         return Figure(value, count)
     influence = Sample(_influence(u_B, v_B, value), one.family_B)
     error = float(np.sqrt(covariance_of_means(influence, influence))) / (1 - value**2)
+    if error < 1e-9:  # so few items that none of them moves it
+        return Figure(value, count)
     half = student(count**2 / float((families**2).sum()) - 1) * error
     return Figure(value, count, float(np.tanh(np.arctanh(value) - half)), float(np.tanh(np.arctanh(value) + half)))
 

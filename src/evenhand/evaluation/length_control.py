@@ -27,16 +27,24 @@ def length_controlled(won: Sample, longer_by_B: Floats) -> LengthControl:
     """Fit `won` (values within 0 and 1) on `longer_by_B`, the winner's side minus the other in tokens or characters.
 
     Fitted with Firth's penalty (1993), which stays finite where length separates wins from losses. The intervals are
-    Student's on the log-odds, the variance that of leaving families out (HC3 by family). None below twelve items, or
-    where all answers are of equal length.
+    Student's on the log-odds, the variance that of leaving families out (HC3 by family). Not measured below twelve items,
+    where all answers are of equal length, where one side is longer in all, so that equal length is outside of what
+    was seen, and where the fit does not settle.
     """
     count = len(won)
+    none = LengthControl(Figure(None, count), Figure(None, count))
     spread = float(longer_by_B.std()) if count else 0.0
-    if count < _FEWEST or spread == 0:
-        return LengthControl(Figure(None, count), Figure(None, count))
+    if count < _FEWEST or spread == 0 or longer_by_B.min() > 0 or longer_by_B.max() < 0:
+        return none
     design_BP = np.stack([np.ones(count), np.tanh(longer_by_B / spread)], axis=1)
     fitted_P = _firth(design_BP, won.value_B)
+    if fitted_P is None:
+        return none
     error_P, freedom = _errors(design_BP, won, fitted_P)
+    if not np.isfinite(error_P).all():
+        return none
+    if (error_P < 1e-9).any():  # all alike, as where all are ties: nothing tells how far off this is
+        return LengthControl(Figure(_logistic(float(fitted_P[0])), count), Figure(float(fitted_P[1]), count))
     half_P = student(freedom) * error_P
     level, effect = (
         Figure(float(value), count, float(value - half), float(value + half)) for value, half in zip(fitted_P, half_P)
@@ -52,17 +60,17 @@ def _logistic(log_odds: float) -> float:
     return float(1 / (1 + np.exp(-log_odds)))
 
 
-def _firth(design_BP: Floats, value_B: Floats) -> Floats:
-    """The penalised maximum of the likelihood, by Newton's steps of at most 2."""
+def _firth(design_BP: Floats, value_B: Floats) -> Floats | None:
+    """The penalised maximum of the likelihood, by Newton's steps of at most 2; None where they do not settle."""
     fitted_P = np.zeros(design_BP.shape[1])
     for _ in range(_STEPS):
         p_B, inverse_PP, leverage_B = _state(design_BP, fitted_P)
         score_P = design_BP.T @ (value_B - p_B + leverage_B * (0.5 - p_B))
         step_P = np.clip(inverse_PP @ score_P, -2.0, 2.0)
         fitted_P = fitted_P + step_P
-        if float(np.abs(step_P).max()) < 1e-10:
-            break
-    return fitted_P
+        if float(np.abs(step_P).max()) < 1e-8:
+            return fitted_P
+    return None
 
 
 def _state(design_BP: Floats, fitted_P: Floats) -> tuple[Floats, Floats, Floats]:

@@ -102,8 +102,9 @@ def rise_check(name: str, meaning: str, sides: tuple[Sequence[float], Sequence[f
 def length_check(
     name: str, meaning: str, sides: tuple[Sequence[int], Sequence[int]], bounds: tuple[float, float]
 ) -> Check:
-    """The ratio of reply lengths, candidate over incumbent, whose whole interval must lie within `bounds`."""
-    values = [np.array(side, dtype=np.float64) for side in sides]
+    """The ratio of reply lengths, candidate over incumbent, whose whole interval must lie within `bounds`; a reply has
+    at least one token."""
+    values = [np.maximum(np.array(side, dtype=np.float64), 1.0) for side in sides]
     family_B = np.arange(len(values[0]))
     candidate, incumbent = (student_mean(Sample(side_B, family_B)) for side_B in values)
     found = ratio(list(zip(values[0].tolist(), values[1].tolist())))
@@ -111,12 +112,12 @@ def length_check(
 
 
 def ratio_word(found: Figure, bounds: tuple[float, float]) -> Word:
-    """Whether a ratio's whole interval lies within bounds; without an interval, its value.
+    """Whether a ratio's whole interval lies within bounds; without an interval, where all are equal, its value.
 
     >>> ratio_word(Figure(1.1, 8, 1.0, 1.2), (0.0, 1.3)), ratio_word(Figure(1.1, 8, 0.9, 1.4), (0.0, 1.3))
     ('not worse', 'undecided')
     """
-    if found.value is None:
+    if found.value is None or found.n < 2:
         return "not run"
     low = found.value if found.low is None else found.low
     high = found.value if found.high is None else found.high

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from evenhand.data.votes import VOTES, answer_kind, read_answers
 from evenhand.errors import UserError
 from evenhand.figure import Figure, Z, figure
 
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+$")
 What = Literal["preferences", "thumbs", "demonstrations", "prompts"]
 NOT_MEASURED = Figure(None, 0)
 HELD_OUT = 0.2
@@ -77,6 +79,25 @@ class Team:
     reward_model: str | None = None
     reward_accuracy: Figure = NOT_MEASURED
     judge: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("--memory", self.memory), ("--parameters", self.parameters)):
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise UserError(f"{name} {value:g}: give a number above 0.")
+        if self.drift_limit is not None and not (math.isfinite(self.drift_limit) and self.drift_limit >= 0):
+            raise UserError(f"--drift-limit {self.drift_limit:g}: give nats per token, 0 or more.")
+
+    def require_present(self) -> None:
+        """Refuse a verifier or a reward model that is named and is not there. Raises UserError."""
+        if self.verifier is not None:
+            file, _, function = self.verifier.rpartition(":")
+            if not file or not function or (file.endswith(".py") and not Path(file).is_file()):
+                raise UserError(
+                    f"--verifier {self.verifier}: give file.py:function with a file that is there, or module:function."
+                )
+        model = self.reward_model
+        if model is not None and not Path(model).exists() and not _HUB_ID.match(model):
+            raise UserError(f"--reward-model {model}: there is no such folder; give a reward run or a classifier.")
 
     def json(self) -> dict[str, Any]:
         """The team's side as advice states it."""

@@ -53,8 +53,13 @@ def collect(store: Store, order: Order, shelf: Shelf, released: Iterable[str] = 
     Ids in `released` pass the quarantine. What lay on the shelf before is replaced, and the record says what changed
     and which rows went because an event of theirs was erased. Raises DataError where no event makes a row and none ever did.
     """
+    with shelf.alone():
+        return _collected(store, order, shelf, frozenset(released))
+
+
+def _collected(store: Store, order: Order, shelf: Shelf, released: frozenset[str]) -> dict[str, Any]:
     events, head = store.head()
-    found = gather(store, order, events, frozenset(released))
+    found = gather(store, order, events, released)
     before = shelf.before()
     if before is None and not (found.judgments or found.thumbs or found.held):
         raise DataError(_nothing(order, events, found.left_out))

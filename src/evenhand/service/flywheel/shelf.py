@@ -79,17 +79,30 @@ class Shelf:
     def replacing(self, before: Before | None) -> Iterator[None]:
         """While the rows are written and then the record: a run that ends in between leaves `before` for the next.
 
-        What a killed run had half written goes first: it may hold what has been erased since. Raises UserError while another
-        run writes here.
+        What a killed run had half written goes first: it may hold what has been erased since.
         """
         kept = {"record": sha256_file(self.record), "events": before.events} if before else {"record": None}
-        self.record.parent.mkdir(parents=True, exist_ok=True)
-        with held(self.record.parent):
-            for path in (self.judgments, self.thumbs, self.held, self.record, self._begun):
-                remove_staging(path)
-            write_whole(self._begun, canonical_json(kept))
+        for path in (self.judgments, self.thumbs, self.held, self.record, self._begun):
+            remove_staging(path)
+        write_whole(self._begun, canonical_json(kept))
+        yield
+        self._begun.unlink()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other collections out until the end, or one that began earlier would bring back what was erased since.
+
+        Raises UserError while another one is at work here.
+        """
+        folder = self.record.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.judgments == folder / "judgments.jsonl" and self.record == folder / "collection.json":
+            lock = folder
+        else:  # several collections may stand in one folder
+            lock = self.record.with_name(f".{self.record.name}.lock")
+            lock.touch()
+        with held(lock):
             yield
-            self._begun.unlink()
 
     @property
     def _begun(self) -> Path:
