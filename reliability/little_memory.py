@@ -41,7 +41,7 @@ def drill(levels: int, scratch: Path) -> tuple[int, int, int]:
     held = short = 0
     for level in range(levels):
         folder, log = scratch / f"run-{level}", scratch / f"{level}.log"
-        room = int(2**20 * (2 + 300 * level / max(1, levels - 1)))
+        room = int(2**20 * (2 + 500 * level / max(1, levels - 1)))
         code = ended(fork(lambda: limited(folder, room), log))
         said = log.read_text()
         short += code != 0
