@@ -63,8 +63,7 @@ def advise(
         reward_model=reward_model,
         judge=judge,
         **_accuracy(reward_accuracy, reward_model),
-    )
-    team.require_present()
+    ).present()
     shown = as_planned(shown_by(data, kind, output.say, output.narrate), pairs, length_skew)
     advice = decide(Case(shown, team if reward_accuracy else with_accuracy(team)))
     recipe = start_recipe(advice)

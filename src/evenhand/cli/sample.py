@@ -51,11 +51,10 @@ def sample(
     Example: evenhand sample runs/simpo data/v1 --n 4 --reward runs/reward --out on-policy.jsonl
     """
     from evenhand.evaluation.generate import Sampling
+    from evenhand.lifecycle import sampling
     from evenhand.lifecycle.feedback import by_constitution, measured
     from evenhand.lifecycle.judging import open_judge
     from evenhand.lifecycle.rewarding import part_of
-    from evenhand.lifecycle.sampling import Order
-    from evenhand.lifecycle.sampling import sample as run
     from evenhand.online.selection import Keep
 
     output = Output(as_json, quiet)
@@ -64,9 +63,9 @@ def sample(
         raise UserError(f"--keep {keep!r} is none of {', '.join(get_args(Keep))}.")
     if not judge and (constitution or labelled):
         raise UserError("--constitution and --labelled are of a --judge; give one, or leave them out.")
-    judged = open_judge(judge, judge_model, judge_log, output.say) if judge else None
-    judged = by_constitution(judged, constitution) if judged and constitution else judged
-    order = Order(
+    opened = open_judge(judge, judge_model, judge_log, output.say) if judge else None
+    judged = by_constitution(opened, constitution) if opened and constitution else opened
+    order = sampling.Order(
         model=model,
         prompts=prompts,
         out=out,
@@ -81,7 +80,7 @@ def sample(
         seed=seed,
     )
     told = measured(judged, labelled, output.narrate).json() if judged and labelled else None
-    found = run(order, output.say, output.narrate) | {"judge": told}
+    found = sampling.sample(order, output.say, output.narrate) | {"judge": told}
     output.result(found, _words(found, n))
 
 

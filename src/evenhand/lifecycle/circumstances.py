@@ -87,8 +87,8 @@ class Team:
         if self.drift_limit is not None and not (math.isfinite(self.drift_limit) and self.drift_limit >= 0):
             raise UserError(f"--drift-limit {self.drift_limit:g}: give nats per token, 0 or more.")
 
-    def require_present(self) -> None:
-        """Refuse a verifier or a reward model that is named and is not there. Raises UserError."""
+    def present(self) -> "Team":
+        """Itself; raises UserError where a verifier or a reward model that it names is not there."""
         if self.verifier is not None:
             file, _, function = self.verifier.rpartition(":")
             if not file or not function or (file.endswith(".py") and not Path(file).is_file()):
@@ -98,6 +98,7 @@ class Team:
         model = self.reward_model
         if model is not None and not Path(model).exists() and not _HUB_ID.match(model):
             raise UserError(f"--reward-model {model}: there is no such folder; give a reward run or a classifier.")
+        return self
 
     def json(self) -> dict[str, Any]:
         """The team's side as advice states it."""
