@@ -15,10 +15,11 @@ from evenhand.errors import DataError, ModelError, RecipeError
 from evenhand.evaluation.interval import Sample, family_codes, share
 from evenhand.evaluation.preference import wins
 from evenhand.files import held
-from evenhand.lifecycle.trainers.config import DPOConfig, PreferenceConfig, SimPOConfig, settings_of
+from evenhand.lifecycle.trainers.config import DPOConfig, PreferenceConfig, SimPOConfig
 from evenhand.lifecycle.trainers.data import Rows, hold
 from evenhand.lifecycle.trainers.events import Events
 from evenhand.lifecycle.trainers.model import is_fresh, name_of, open_model, tokenizer_of, wrap_model
+from evenhand.lifecycle.trainers.settings import settings_of
 from evenhand.lifecycle.validator import mean_loss, score_over_ranks
 from evenhand.model.encode import EncodedPair
 from evenhand.model.forward import Policy
