@@ -2,7 +2,7 @@
 
 python benchmarks/audit.py --rows 10000 100000 --rounds 3      (1000000 needs 2.3 GB of disk, twice as much in TMPDIR)
 
-Made-up judgments of about 2.25 KB by twelve annotators. Sizes are measured by turns, each time in a process of its own; medians are
+Made-up judgments of about 2.1 KB by twelve annotators. Sizes are measured by turns, each time in a process of its own; medians are
 told, and the cost of a row beside that of the first size.
 """
 

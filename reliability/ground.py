@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests" / "model"), str(ROOT / "tests" / "training")]
-sys.path += [str(ROOT / "tests" / "lifecycle"), str(ROOT / "tests" / "service")]
+sys.path += [str(ROOT / "tests" / "lifecycle"), str(ROOT / "tests" / "service"), str(ROOT / "tests" / "data")]
 
 
 def verdict(name: str, good: int, of: int, rest: str) -> int:

@@ -18,10 +18,9 @@ def require_file(path: Path, inputs: Iterable[str | Path | None]) -> None:
     blocking = next((above for above in path.absolute().parents if above.is_file()), None)
     if blocking is not None:
         raise UserError(f"{path} cannot be written, since {blocking} is a file; choose another name.")
-    if not os.access(existing_parent(path.absolute().parent), os.W_OK | os.X_OK):
-        raise UserError(
-            f"{path} cannot be written, since {existing_parent(path.absolute().parent)} forbids it; choose another name."
-        )
+    parent = existing_parent(path.absolute().parent)
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"{path} cannot be written, since {parent} forbids it; choose another name.")
 
 
 def require_page(path: Path, inputs: Iterable[str | Path | None]) -> None:

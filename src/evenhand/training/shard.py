@@ -72,7 +72,7 @@ def gathered_state(policy: Policy) -> dict[str, Tensor] | None:
     if not _units(policy):
         return None
     buffers = {
-        f"{place}.{name}": buffer
+        f"{place}.{name}".lstrip("."): buffer  # the model itself has no place
         for place, module in policy.model.named_modules()
         for name, buffer in module.named_buffers(recurse=False)
         if name not in module._non_persistent_buffers_set

@@ -96,9 +96,8 @@ class Shelf:
         """
         folder = self.record.parent
         folder.mkdir(parents=True, exist_ok=True)
-        if self.judgments == folder / "judgments.jsonl" and self.record == folder / "collection.json":
-            lock = folder
-        else:  # several collections may stand in one folder
+        lock = folder
+        if self.held.parent == folder:  # around a file, where several collections may stand in one folder
             lock = self.record.with_name(f".{self.record.name}.lock")
             lock.touch()
         with held(lock):
