@@ -4,6 +4,9 @@ A run sees two kinds of keys: its own tokens, causally, and the path before them
 the kernel; the pieces are joined by their normalisers (Dao et al. 2022, arXiv 2205.14135, section 3.1). Backward hands
 each piece the joined normaliser and output, which is what the kernel's formula needs, and adds the results.
 
+All of it is computed in fp32, whatever the model's dtype, and rounded once: where a run is cut depends on the other pairs
+of its batch, and a piece rounded to bf16 would carry that into a pair's numbers.
+
 Shapes: T tokens, Q queries of one run, H query heads, G key-value heads, D width.
 """
 
@@ -30,10 +33,9 @@ def flash_forest(
 class _FlashForest(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, forest: Forest, scaling: float | None) -> Tensor:
-        groups = query.shape[1] // key.shape[1]
-        wide_key, wide_value = _widened(key, groups), _widened(value, groups)
-        out = torch.empty_like(query)
-        normaliser = query.new_empty(query.shape[:3], dtype=torch.float32)
+        ctx.forest, ctx.scaling, given = forest, scaling, (query, key, value)
+        query, wide_key, wide_value = _exact(query, key, value)
+        out, normaliser = torch.empty_like(query), query.new_empty(query.shape[:3])
         for start, end, path in _runs(forest):
             own = (query[:, :, start:end], wide_key[:, :, start:end], wide_value[:, :, start:end])
             part, part_normaliser = _forward(*own, 0.0, True, scale=scaling)
@@ -42,16 +44,17 @@ class _FlashForest(torch.autograd.Function):
                 part, part_normaliser = _joined(part, part_normaliser, *_forward(*before, 0.0, False, scale=scaling))
             out[:, :, start:end] = part
             normaliser[:, :, start:end] = part_normaliser
-        ctx.save_for_backward(query, key, value, out, normaliser)
-        ctx.forest, ctx.scaling = forest, scaling
+        out = out.to(given[0].dtype)
+        ctx.save_for_backward(*given, out, normaliser)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, out, normaliser = ctx.saved_tensors
-        groups = query.shape[1] // key.shape[1]
-        wide_key, wide_value = _widened(key, groups), _widened(value, groups)
+        dtype, groups = query.dtype, query.shape[1] // key.shape[1]
+        query, wide_key, wide_value = _exact(query, key, value)
+        gradient, out = gradient.to(query.dtype), out.to(query.dtype)
         query_gradient = torch.empty_like(query)
         key_gradient, value_gradient = torch.zeros_like(wide_key), torch.zeros_like(wide_value)
         for start, end, path in _runs(ctx.forest):
@@ -68,7 +71,8 @@ class _FlashForest(torch.autograd.Function):
                 key_gradient.index_add_(2, path, dk)
                 value_gradient.index_add_(2, path, dv)
             query_gradient[:, :, run] = dq
-        return query_gradient, _narrowed(key_gradient, groups), _narrowed(value_gradient, groups), None, None
+        gradients = (query_gradient, _narrowed(key_gradient, groups), _narrowed(value_gradient, groups))
+        return *(x.to(dtype) for x in gradients), None, None
 
 
 def _runs(forest: Forest) -> list[tuple[int, int, Tensor | None]]:
@@ -84,13 +88,15 @@ def _joined(
     first: Tensor, first_normaliser: Tensor, second: Tensor, second_normaliser: Tensor
 ) -> tuple[Tensor, Tensor]:
     normaliser = torch.logaddexp(first_normaliser, second_normaliser)
-    share = (second_normaliser - normaliser).exp_()[..., None].to(first.dtype)
+    share = (second_normaliser - normaliser).exp_()[..., None]
     return first + (second - first) * share, normaliser
 
 
-def _widened(x: Tensor, groups: int) -> Tensor:
-    """Key-value heads repeated for the query heads that share them."""
-    return x if groups == 1 else x.repeat_interleave(groups, dim=1)
+def _exact(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """All three in fp32 or better, key-value heads repeated for the query heads that share them."""
+    dtype, groups = torch.promote_types(query.dtype, torch.float32), query.shape[1] // key.shape[1]
+    wide_key, wide_value = (x if groups == 1 else x.repeat_interleave(groups, dim=1) for x in (key, value))
+    return query.to(dtype), wide_key.to(dtype), wide_value.to(dtype)
 
 
 def _narrowed(gradient: Tensor, groups: int) -> Tensor:
