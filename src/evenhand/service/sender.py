@@ -71,22 +71,25 @@ class Sender:
     def _send_left(self) -> None:
         """What dead processes have left goes out too, and their files away."""
         for left in Spool.left_in(self._spool.path.parent):
+            done = False
             try:
-                self._send_all(left)
-            except BaseException:
-                left.close(remove=False)
-                raise
-            left.close(remove=True)
+                done = self._send_all(left)
+            finally:
+                left.close(remove=done)
+            if not done:
+                return
 
-    def _send_all(self, spool: Spool) -> None:
+    def _send_all(self, spool: Spool) -> bool:
+        """Whether no whole line waits any more; False where this client was closed before."""
         while self._open:
             with self._lock:
                 lines = spool.first(_BATCH_EVENTS, _BATCH_BYTES)
             if not lines:
-                return
+                return True
             self._post(lines)
             with self._lock:
                 spool.sent(lines)
+        return False
 
     def _post(self, lines: list[bytes]) -> None:
         """Send lines until each is acknowledged or refused for good; raises Later, httpx.HTTPError."""

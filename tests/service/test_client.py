@@ -1,0 +1,56 @@
+"""The client loses nothing: not what a dead process left, not on closing, not behind an event that no service takes."""
+
+import time
+
+import pytest
+from served_page import served
+
+from evenhand.service.app import make_service
+from evenhand.service.client import Client, Draft
+from evenhand.service.database import open_database
+from evenhand.service.keys import make_key
+
+REPLY = Draft("d1", "c1", "harbor-2", "delivery", "Your parcel is on its way.")
+
+
+@pytest.fixture
+def service(tmp_path):
+    database = open_database(str(tmp_path / "events.db"))
+    yield make_service(database)
+    database.close()
+
+
+@pytest.fixture
+def key(service):
+    return make_key(service.store.database, "default", "write", 0)
+
+
+def left_by_a_dead_process(folder, events: int) -> None:
+    """A spool that nobody sends: what a process leaves that ends while the service is away."""
+    with Client("http://127.0.0.1:9", "evk", folder, send=False) as client:
+        for _ in range(events):
+            client.sent(REPLY)
+
+
+def until(holds, seconds: float = 60.0) -> bool:
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.005)
+    return bool(holds())
+
+
+def test_a_client_that_is_closed_while_it_sends_what_dead_processes_left_keeps_the_rest(service, key, tmp_path):
+    folder = tmp_path / "spool"
+    for events in (2000, 700):
+        left_by_a_dead_process(folder, events)
+    torn = sorted(folder.glob("*.jsonl"))[0]
+    torn.write_bytes(torn.read_bytes() + b'{"id": "torn')
+    with served(service) as url:
+        closed = Client(url, key, folder)
+        assert until(lambda: service.store.head()[0] > 0)
+        closed.close()
+        assert service.store.head()[0] < 2700
+        with Client(url, key, folder):
+            assert until(lambda: len(list(folder.glob("*.jsonl"))) == 1)
+    assert service.store.head()[0] == 2700
+    assert list(folder.iterdir()) == []
