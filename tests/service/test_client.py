@@ -1,5 +1,6 @@
 """The client loses nothing: not what a dead process left, not on closing, not behind an event that no service takes."""
 
+import json
 import time
 
 import pytest
@@ -9,6 +10,8 @@ from evenhand.service.app import make_service
 from evenhand.service.client import Client, Draft
 from evenhand.service.database import open_database
 from evenhand.service.keys import make_key
+from evenhand.service.limits import EVENT_BYTES
+from evenhand.service.spool import Spool
 
 REPLY = Draft("d1", "c1", "harbor-2", "delivery", "Your parcel is on its way.")
 
@@ -39,6 +42,10 @@ def until(holds, seconds: float = 60.0) -> bool:
     return bool(holds())
 
 
+def refused(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "refused" / "events.jsonl").read_text().splitlines()]
+
+
 def test_a_client_that_is_closed_while_it_sends_what_dead_processes_left_keeps_the_rest(service, key, tmp_path):
     folder = tmp_path / "spool"
     for events in (2000, 700):
@@ -54,3 +61,32 @@ def test_a_client_that_is_closed_while_it_sends_what_dead_processes_left_keeps_t
             assert until(lambda: len(list(folder.glob("*.jsonl"))) == 1)
     assert service.store.head()[0] == 2700
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("characters", [EVENT_BYTES, 2_000_000])
+def test_an_event_that_no_service_takes_is_set_aside_and_what_comes_after_it_is_sent(
+    service, key, tmp_path, characters
+):
+    with served(service) as url, Client(url, key, tmp_path / "spool") as client:
+        client.send(REPLY, "sent", reason="x" * characters)
+        client.sent(REPLY)
+        assert client.flush(30)
+    assert service.store.head()[0] == 1
+    (one,) = refused(tmp_path / "spool")
+    assert one["problem"]["reason"] == "too_large"
+    assert len(json.loads(one["event"])["reason"]) == characters
+
+
+def test_a_spool_gives_a_line_that_is_longer_than_asked_for_alone_and_whole(tmp_path):
+    spool = Spool.new(tmp_path)
+    lines = [b"a\n", b"b" * 100 + b"\n", b"c\n", b"d\n"]
+    for line in lines:
+        spool.append(line, durable=False)
+    spool.append(b"torn" * 10, durable=False)
+    given = []
+    while found := spool.first(500, 10):
+        given.append(found)
+        spool.sent(found)
+    assert given == [lines[:1], lines[1:2], lines[2:]]
+    assert spool.waits
+    spool.close(remove=True)

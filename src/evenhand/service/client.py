@@ -41,9 +41,9 @@ class Client:
     """Writes events to a spool folder and sends them from there, in order, on a thread of its own.
 
     An event whose method has returned is in the spool file; with `durable`, on the disk. It is sent until the
-    service has acknowledged it, under the same id, so it counts once. What the service refuses for good lands in
-    `refused/events.jsonl` in the folder. Processes may share a folder: each has a file of its own, and sends what a dead one
-    has left.
+    service has acknowledged it, under the same id, so it counts once. What the service refuses for good, such as an
+    event of more than 65,536 bytes, lands in `refused/events.jsonl` in the folder. Processes may share a folder: each
+    has a file of its own, and sends what a dead one has left.
     """
 
     def __init__(self, url: str, key: str, spool: str | Path, durable: bool = False, send: bool = True) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from evenhand.service.limits import EVENT_BYTES
 from evenhand.service.spool import Spool
 
 _BATCH_EVENTS = 500
@@ -93,6 +94,10 @@ class Sender:
 
     def _post(self, lines: list[bytes]) -> None:
         """Send lines until each is acknowledged or refused for good; raises Later, httpx.HTTPError."""
+        if len(lines[0]) > _BATCH_BYTES:  # alone, and larger than any service reads
+            message = f"the event is larger than {EVENT_BYTES} bytes"
+            self._set_aside([(lines[0], {"reason": "too_large", "message": message})])
+            return
         headers = {"Content-Type": "application/x-ndjson"}
         answer = self._http.post("/v1/events/batch", content=b"".join(lines), headers=headers)
         if answer.status_code in (200, 207):

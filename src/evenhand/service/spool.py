@@ -76,8 +76,15 @@ class Spool:
         self._size += len(line)
 
     def first(self, most: int, most_bytes: int) -> list[bytes]:
-        """The oldest lines that were not sent. A torn last line, whose writer never came back from it, is none."""
+        """The oldest lines that were not sent, or one alone that is longer than `most_bytes`.
+
+        A torn last line, whose writer never came back from it, is none.
+        """
         content = os.pread(self._handle, min(most_bytes, self._size - self._sent), self._sent)
+        if content and b"\n" not in content:
+            with open(self._handle, "rb", closefd=False) as file:
+                file.seek(self._sent)
+                content = file.readline()
         return content[: content.rfind(b"\n") + 1].splitlines(keepends=True)[:most]
 
     def sent(self, lines: list[bytes]) -> None:
