@@ -90,3 +90,17 @@ def test_a_spool_gives_a_line_that_is_longer_than_asked_for_alone_and_whole(tmp_
     assert given == [lines[:1], lines[1:2], lines[2:]]
     assert spool.waits
     spool.close(remove=True)
+
+
+def test_a_client_that_cannot_set_an_event_aside_says_so_and_sends_on_once_it_can(service, key, tmp_path):
+    blocked = tmp_path / "spool" / "refused"
+    blocked.parent.mkdir()
+    blocked.write_text("")
+    with served(service) as url, Client(url, key, blocked.parent) as client:
+        client.send(REPLY, "sent", reason="x" * EVENT_BYTES)
+        client.sent(REPLY)
+        assert until(lambda: client.problem is not None)
+        assert "refused" in client.problem
+        blocked.unlink()
+        assert client.flush(30)
+    assert service.store.head()[0] == 1

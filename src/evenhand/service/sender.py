@@ -58,7 +58,7 @@ class Sender:
                 self._send_left()
                 failures, self.problem = 0, None
                 self._wake.wait(1.0)
-            except (httpx.HTTPError, Later) as error:
+            except Exception as error:  # told, whatever it is; the next attempt begins where this one ended
                 failures += 1
                 self.problem = str(error) or type(error).__name__
                 pause = min(_LONGEST_PAUSE_SECONDS, 0.1 * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0)
