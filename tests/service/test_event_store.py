@@ -11,7 +11,7 @@ from happenings import START_MS, event, production
 
 from evenhand.service.bins import bin_of
 from evenhand.service.chain import verify
-from evenhand.service.database import open_database
+from evenhand.service.database import DatabaseAway, open_database
 from evenhand.service.flywheel.collection import Order, collect
 from evenhand.service.flywheel.shelf import Shelf
 from evenhand.service.keys import make_key, read_keys, revoke_key
@@ -170,6 +170,26 @@ def test_notices_add_up_and_keys_are_kept_as_hashes(store):
     assert key.split("_", 2)[2] not in json.dumps([kept.id, kept.digest])
     revoke_key(store.database, "default", kept.id, NOW)
     assert read_keys(store.database)[0].revoked_ms == NOW
+
+
+def test_a_database_that_has_lost_a_table_is_away_until_it_is_back(store):
+    with store.database.writing() as execute:
+        execute("DROP TABLE notices")
+    for use in (store.notices, lambda: store.note({("default", "late"): 1}, NOW)):
+        with pytest.raises(DatabaseAway, match="notices"):
+            use()
+    store.database.create()
+    store.note({("default", "late"): 1}, NOW)
+    assert [own.count for own in store.notices()] == [1]
+
+
+@pytest.mark.parametrize("place", ["postgresql"], indirect=True)
+def test_a_server_that_writes_no_more_is_away_and_asked_anew_the_next_time(store):
+    with store.database.writing() as execute:
+        execute("SET default_transaction_read_only = on")  # as the connection to a server that was replaced finds it
+    with pytest.raises(DatabaseAway, match="read-only"):
+        store.append(some(1), NOW)
+    assert store.append(some(1), NOW).outcomes == ("stored",)
 
 
 def test_writers_that_share_a_database_keep_one_chain(place):

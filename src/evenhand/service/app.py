@@ -79,7 +79,7 @@ def make_app(service: Service) -> FastAPI:
     app.state.service = service
     for router in (intake, readout, bulletin, metrics, dashboard):
         app.include_router(router)
-    app.add_api_route("/healthz", _health, responses={503: {"description": "The last write failed"}})
+    app.add_api_route("/healthz", _health, responses={503: {"description": "Nothing is written now"}})
     _answer_errors(app)
     _document(app)
     return app
@@ -92,8 +92,8 @@ def protected(app: FastAPI, hosts: frozenset[str] = LOOPBACK) -> Application:
 
 
 async def _health(request: Request) -> JSONResponse:
-    """Whether events are taken: 200, or 503 while the last write failed."""
-    failing = service_of(request).writer.tally.failing is not None
+    """Whether events are taken: 200, or 503 where the last write failed or nobody writes any more."""
+    failing = service_of(request).writer.failing is not None
     return JSONResponse({"status": "failing" if failing else "ok"}, 503 if failing else 200)
 
 

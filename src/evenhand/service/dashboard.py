@@ -182,7 +182,7 @@ def _values(service: Service, key: Key, days: int) -> dict[str, Any]:
 
 def _failing(service: Service) -> list[str]:
     """Why something is not as it should be: writing, watching, or the registry."""
-    found = service.writer.tally.failing, service.lookout.failing, service.production and service.production.failing
+    found = service.writer.failing, service.lookout.failing, service.production and service.production.failing
     return [why for why in found if why]
 
 

@@ -30,6 +30,16 @@ _PRAGMAS = (
     "journal_size_limit=67108864",
     "cache_size=-16000",
 )
+_AWAY = (
+    apsw.IOError,
+    apsw.BusyError,
+    apsw.LockedError,
+    apsw.ProtocolError,
+    apsw.ReadOnlyError,
+    apsw.PermissionsError,
+    apsw.CorruptError,
+    apsw.SQLError,
+)
 
 
 class DatabaseFull(StorageError):
@@ -190,11 +200,12 @@ class Postgres(Database):
 
     def scrub(self) -> None:
         """Give the space of dead rows back for use; the server overwrites it in time, its log and backups are its own."""
-        connection = self._take()
-        try:
-            connection.execute("VACUUM events")
-        finally:
-            self._free.put(connection)
+        with self._errors():
+            connection = self._take()
+            try:
+                connection.execute("VACUUM events")
+            finally:
+                self._free.put(connection)
 
     def close(self) -> None:
         """Close every connection."""
@@ -202,20 +213,31 @@ class Postgres(Database):
 
     @contextmanager
     def _session(self, write: bool) -> Iterator[Execute]:
-        try:
+        with self._errors():
             connection = self._take()
             try:
                 with connection.transaction():
                     if not write:
                         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
                     yield lambda sql, values=None: _rows(connection.execute(_percent(sql), values))
+            except self._psycopg.errors.ReadOnlySqlTransaction:
+                connection.close()  # its server writes no more, and a new connection may find the one that does
+                raise
             finally:
                 if not connection.closed:
                     self._free.put(connection)
-        except self._psycopg.errors.DiskFull as error:
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        found = self._psycopg
+        try:
+            yield
+        except found.errors.DiskFull as error:
             raise DatabaseFull(f"the database server's disk is full ({_line(error)}); free some space.") from error
-        except self._psycopg.OperationalError as error:
+        except found.OperationalError as error:
             raise DatabaseAway(f"the database cannot be reached ({_line(error)}); start it, or see its log.") from error
+        except (found.InternalError, found.ProgrammingError, found.InterfaceError) as error:
+            raise DatabaseAway(f"the database fails ({_line(error)}); see its log.") from error
 
     def _take(self) -> Any:
         with suppress(Empty):
@@ -266,8 +288,8 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
         raise DatabaseAway(f"{path} cannot be opened; its folder must exist and be writable.") from error
     except apsw.NotADBError as error:
         raise UserError(f"{path} is no database; give another file, or move this one away.") from error
-    except (apsw.IOError, apsw.BusyError, apsw.ReadOnlyError, apsw.CorruptError) as error:
-        raise DatabaseAway(f"{path}: {error}; see whether the disk is well.") from error
+    except _AWAY as error:
+        raise DatabaseAway(f"{path}: {error}; see whether the file and its disk are well.") from error
 
 
 @cache

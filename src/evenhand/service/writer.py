@@ -10,12 +10,14 @@ from datetime import UTC, datetime
 
 from evenhand.errors import EvenhandError
 from evenhand.service.batch import Outcome
+from evenhand.service.database import DatabaseAway
 from evenhand.service.event import Event
 from evenhand.service.store import NOBODY, Store
 
 _GROUP_EVENTS = 512
 _NOTICE_SECONDS = 1.0
 _JUMP_SECONDS = 60.0
+_ENDED = "nothing is written any more: the thread that writes has ended; restart the service."
 
 
 class QueueFull(EvenhandError):
@@ -92,8 +94,21 @@ class Writer:
             self._wake.notify()
         self._thread.join()
 
+    @property
+    def failing(self) -> str | None:
+        """Why nothing is written at present, None where all is well."""
+        return _ENDED if self._ended else self.tally.failing
+
+    @property
+    def _ended(self) -> bool:
+        """Whether the thread has ended, and nobody has told it to."""
+        return self._open and self._thread.ident is not None and not self._thread.is_alive()
+
     def submit(self, events: Sequence[Event]) -> asyncio.Future[tuple[Outcome, ...]]:
-        """What becomes of each event, once it is durable; raises QueueFull at once where no more may wait."""
+        """What becomes of each event, once it is durable; raises at once QueueFull where no more may wait, and
+        DatabaseAway where nobody writes any more."""
+        if self._ended:
+            raise DatabaseAway(_ENDED)
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[tuple[Outcome, ...]] = loop.create_future()
         with self._wake:
@@ -161,7 +176,7 @@ class Writer:
             return
         try:
             self.store.note(notices, self.clock.now_ms())
-        except EvenhandError:  # no room now: they are counted with the next ones
+        except Exception:  # of whatever kind, such as no room now: they are counted with the next ones
             with self._wake:
                 self._notices.update(notices)
 
