@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 from happenings import START_MS, event, production
 
+from evenhand.errors import UserError
 from evenhand.service.bins import bin_of
 from evenhand.service.chain import verify
 from evenhand.service.database import DatabaseAway, open_database
@@ -190,6 +191,16 @@ def test_a_server_that_writes_no_more_is_away_and_asked_anew_the_next_time(store
     with pytest.raises(DatabaseAway, match="read-only"):
         store.append(some(1), NOW)
     assert store.append(some(1), NOW).outcomes == ("stored",)
+
+
+def test_a_place_where_no_service_has_begun_is_no_existing_store_and_stays_empty(place):
+    with pytest.raises(UserError, match=r"not there|holds no events"), existing_store(place):
+        pass
+    with pytest.raises(UserError, match="holds no events"):
+        open_database(place, make=False)
+    open_database(place).close()
+    with existing_store(place) as found:
+        assert found.head()[0] == 0
 
 
 def test_writers_that_share_a_database_keep_one_chain(place):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -127,7 +127,7 @@ def list_alarms(
     from evenhand.service.lookout import alarms
     from evenhand.service.production import Production
 
-    with opened(context.obj) as store:
+    with existing(context.obj) as store:
         found = alarms(store, tenant)
         advice = advise(store.database, found, Production(registry).read() if registry else None)
     still_open = [alarm for alarm in found if alarm.closed is None]
@@ -149,7 +149,7 @@ def verify_events(context: typer.Context, as_json: Json = False, quiet: Quiet = 
     """
     from evenhand.service.chain import verify
 
-    with opened(context.obj) as store:
+    with existing(context.obj) as store:
         found = verify(store.database)
     words = found.problem or f"{found.events} events are what was acknowledged; head {found.head}"
     result = {"passed": found.problem is None, "events": found.events, "head": found.head, "problem": found.problem}
@@ -192,7 +192,7 @@ def list_keys(context: typer.Context, as_json: Json = False, quiet: Quiet = Fals
     """
     from evenhand.service.keys import read_keys
 
-    with opened(context.obj) as store:
+    with existing(context.obj) as store:
         keys = read_keys(store.database)
     rows = [
         {"id": key.id, "tenant": key.tenant, "role": key.role, "made_ms": key.made_ms, "revoked_ms": key.revoked_ms}
@@ -234,7 +234,7 @@ def revoke(
     """
     from evenhand.service.keys import revoke_key
 
-    with opened(context.obj) as store:
+    with existing(context.obj) as store:
         revoke_key(store.database, None, key, int(time.time() * 1000))
     Output(as_json, quiet).result({"revoked": key}, f"{key} is revoked")
 
@@ -254,7 +254,7 @@ def erase(
     """
     if (actor is None) == (conversation is None):
         raise UserError("give either --actor or --conversation.")
-    with opened(context.obj) as store:
+    with existing(context.obj) as store:
         at_ms = int(time.time() * 1000)
         ids = (
             store.erase(tenant, "actor", actor, at_ms)
@@ -282,3 +282,10 @@ def opened(place: Place) -> Iterator[Any]:
         yield Store(database)
     finally:
         database.close()
+
+
+def existing(place: Place) -> AbstractContextManager[Any]:
+    """The store at a place, closed afterwards; raises UserError where there is none."""
+    from evenhand.service.store import existing_store
+
+    return existing_store(place.url or str(place.folder))

@@ -56,6 +56,8 @@ class Database(ABC):
     types: ClassVar[Mapping[str, str]]
     # What keeps services that start at once from making the tables at once.
     turn: ClassVar[str] = "SELECT 1"
+    # A row where there is a table of events.
+    sought: ClassVar[str]
 
     @contextmanager
     def reading(self) -> Iterator[Execute]:
@@ -84,6 +86,11 @@ class Database(ABC):
     @abstractmethod
     def _session(self, write: bool) -> Any: ...
 
+    def begun(self) -> bool:
+        """Whether its tables were made before."""
+        with self.reading() as execute:
+            return bool(execute(self.sought))
+
     def create(self) -> None:
         """Make the tables where they are missing, each in its own transaction: one that held several locks could meet a
         service that writes already, and each would wait for the other."""
@@ -102,6 +109,7 @@ class Sqlite(Database):
         "real": "REAL",
         "serial": "INTEGER PRIMARY KEY AUTOINCREMENT",
     }
+    sought: ClassVar[str] = "SELECT 1 FROM sqlite_master WHERE name = 'events'"
 
     def __init__(self, path: Path) -> None:
         if not is_sound(apsw.sqlite_lib_version()):
@@ -183,6 +191,7 @@ class Postgres(Database):
         "serial": "BIGSERIAL PRIMARY KEY",
     }
     turn: ClassVar[str] = "SELECT pg_advisory_xact_lock(71028871)"
+    sought: ClassVar[str] = "SELECT 1 WHERE to_regclass('events') IS NOT NULL"
 
     def __init__(self, url: str) -> None:
         try:
@@ -247,14 +256,20 @@ class Postgres(Database):
         return self._psycopg.connect(self._url, autocommit=True, connect_timeout=3)
 
 
-def open_database(place: str) -> Database:
-    """The database behind a `postgresql://` URL or in a file, with its tables; raises DatabaseAway, UserError."""
+def open_database(place: str, make: bool = True) -> Database:
+    """The database behind a `postgresql://` URL or in a file, with its tables; raises DatabaseAway, UserError.
+
+    Where `make` is False it must be one that a service has begun; tables that came later are added even then.
+    """
     if "://" in place and not place.startswith(("postgresql://", "postgres://")):
         raise UserError(
             f"{place.partition('://')[0]}:// is no database that evenhand knows; use postgresql:// or a file."
         )
     database: Database = Postgres(place) if "://" in place else Sqlite(Path(place))
     try:
+        if not make and not database.begun():
+            where = "the database" if "://" in place else place
+            raise UserError(f"{where} holds no events of `evenhand monitor`; give the folder or URL of one that does.")
         database.create()
     except BaseException:
         database.close()

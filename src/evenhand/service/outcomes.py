@@ -18,11 +18,11 @@ _OVERRIDES: tuple[Kind, ...] = ("edit", "takeover")
 def open_feedback(place: str) -> Store:
     """The store in a monitor's folder, in its file, or behind a PostgreSQL URL; raises UserError where there is none."""
     if "://" in place:
-        return Store(open_database(place))
+        return Store(open_database(place, make=False))
     file = Path(place) / "events.db" if Path(place).is_dir() else Path(place)
     if not file.is_file():
         raise UserError(f"{place} holds no events; give the folder of `evenhand monitor`, or a database's URL.")
-    return Store(open_database(str(file)))
+    return Store(open_database(str(file), make=False))
 
 
 def production_of(store: Store, tenant: str, names: Collection[str]) -> dict[str, Any] | None:

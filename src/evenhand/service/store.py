@@ -286,7 +286,7 @@ def existing_store(place: str) -> Iterator[Store]:
     path = Path(place) / "events.db" if "://" not in place and Path(place).is_dir() else Path(place)
     if "://" not in place and not path.is_file():
         raise UserError(f"{path} is not there; give the folder of `evenhand monitor`, or postgresql://...")
-    database = open_database(place if "://" in place else str(path))
+    database = open_database(place if "://" in place else str(path), make=False)
     try:
         yield Store(database)
     finally:
