@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 from evenhand.service.alarm import Batch
-from evenhand.service.batch import ROLLUP_SUMS
 from evenhand.service.batch import Batch as Transaction
 from evenhand.service.store import Store
+from evenhand.service.sums import ROLLUP_KEYS, ROLLUP_SUMS
 
 CATEGORIES = {"billing": 0.3, "shipping": 0.25, "returns": 0.2, "account": 0.15, "technical": 0.1}
 RATES = {"takeover": 0.08, "escalation": 0.05, "abandoned": 0.04, "edit": 0.2}
@@ -35,6 +35,6 @@ def pour(
             rows.append(where | dict.fromkeys(ROLLUP_SUMS, 0) | {"count": count, "ups": ups})
             events += count
     with store.database.writing() as execute:
-        keys = dict.fromkeys(("day", "tenant", "model", "category", "kind"), "TEXT")
+        keys = dict.fromkeys(ROLLUP_KEYS, "TEXT")
         Transaction(store.database, execute).add("rollups", keys, ROLLUP_SUMS, rows)
         execute("UPDATE head SET seq = seq + :events WHERE one = 1", {"events": events})

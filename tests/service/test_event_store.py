@@ -133,6 +133,40 @@ def test_a_changed_a_removed_and_an_exchanged_row_are_found(store):
     assert "ends at event 5" in str(verify(store.database).problem)
 
 
+def test_a_text_that_was_removed_without_an_erasure_on_record_is_found(store):
+    store.append(some(6), NOW)
+    store.erase("default", "conversation", "c-d1", NOW)
+    assert verify(store.database).problem is None
+    with store.database.writing() as execute:
+        execute("UPDATE events SET body = NULL, salt = NULL WHERE seq = 4")
+    assert "event 4 was removed" in str(verify(store.database).problem)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("UPDATE rollups SET count = count + 1 WHERE kind = 'edit'", "rollups, 2026-11-02, default, m, billing, edit"),
+        (
+            "UPDATE rollups SET kind = 'takeover' WHERE kind = 'edit'",
+            "rollups, 2026-11-02, default, m, billing, takeover",
+        ),
+        ("UPDATE rollups SET distance_sum = distance_sum - 0.001 WHERE kind = 'edit'", "distance_sum"),
+        ("DELETE FROM rollups WHERE kind = 'edit'", "nothing is there"),
+        ("UPDATE bins SET bin = bin + 1 WHERE measure = 'distance'", "bins, 2026-11-02, default, m, billing, distance"),
+        ("UPDATE events SET distance = distance / 2 WHERE kind = 'edit'", "event 7: column distance"),
+    ],
+)
+def test_sums_and_measures_that_are_not_what_the_events_give_are_found(store, change, named):
+    about = {"model": "m", "category": "billing", "text": "Soon.", "actor": "ann"}
+    edits = [event("edit", f"s{at}", f"d{at}", START_MS + at, sent="On Friday"[: at + 1], **about) for at in range(5)]
+    for events in (some(6), edits):
+        store.append(events, NOW)
+    assert verify(store.database).problem is None
+    with store.database.writing() as execute:
+        execute(change)
+    assert named in str(verify(store.database).problem)
+
+
 def test_an_erasure_leaves_numbers_and_chain_and_is_on_record_without_the_name(store):
     said = event("edit", "e9", "d0", START_MS, model="m", text="Soon.", sent="On Friday.", actor="ann")
     store.append([*some(3), said], NOW)

@@ -143,7 +143,7 @@ def list_alarms(
 
 @monitor_app.command("verify")
 def verify_events(context: typer.Context, as_json: Json = False, quiet: Quiet = False) -> None:
-    """Recompute the chain of hashes over every stored event; exit 1 at the first one that was changed or removed.
+    """Recompute the chain of hashes over every stored event, and all sums; exit 1 at the first change or removal.
 
     Example: evenhand monitor verify
     """

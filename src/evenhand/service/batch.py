@@ -2,33 +2,20 @@
 
 import json
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from evenhand.service.bins import bin_of
 from evenhand.service.chain import digest_of
 from evenhand.service.database import Database, Execute
-from evenhand.service.event import Event, day_of
+from evenhand.service.event import Event
 from evenhand.service.schema import EVENT_COLUMNS
+from evenhand.service.sums import BIN_KEYS, ROLLUP_KEYS, ROLLUP_SUMS, Sums
 
 Outcome = Literal["stored", "replayed", "conflict"]
 Name = tuple[str, str]  # a tenant, and an id or draft of its own
 
 _NAMES = {"tenant": "TEXT", "name": "TEXT"}
-_SLICE = {"day": "TEXT", "tenant": "TEXT", "model": "TEXT", "category": "TEXT"}
-_MEASURES = {"length": "length", "distance": "distance", "latency": "latency_ms"}
-ROLLUP_SUMS = (
-    "count",
-    "ups",
-    "length_sum",
-    "length_count",
-    "distance_sum",
-    "distance_count",
-    "latency_sum",
-    "latency_count",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +64,11 @@ class Batch:
             f"INSERT INTO events ({names}) SELECT {names} FROM {self.database.table(EVENT_COLUMNS)}",
             {"rows": json.dumps(rows, ensure_ascii=False)},
         )
-        self.add("rollups", _SLICE | {"kind": "TEXT"}, ROLLUP_SUMS, _rollups(rows))
-        self.add("bins", _SLICE | {"measure": "TEXT", "bin": "INTEGER"}, ("count",), _bins(rows))
+        sums = Sums()
+        for row in rows:
+            sums.add(row)
+        self.add("rollups", dict.fromkeys(ROLLUP_KEYS, "TEXT"), ROLLUP_SUMS, sums.rollup_rows())
+        self.add("bins", dict.fromkeys(BIN_KEYS, "TEXT") | {"bin": "INTEGER"}, ("count",), sums.bin_rows())
 
     def add(self, table: str, keys: Mapping[str, str], sums: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
         """Add to the sums of a table's rows, making those that are missing."""
@@ -127,34 +117,3 @@ def row_of(event: Event, slices: Mapping[Name, Name]) -> dict[str, Any]:
         "salt": salt,
         "digest": digest_of(salt, event.body),
     }
-
-
-def _slice(row: Mapping[str, Any]) -> tuple[str, ...]:
-    return day_of(row["at_ms"]), row["tenant"], row["model"], row["category"]
-
-
-def _rollups(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    sums: dict[tuple[str, ...], dict[str, Any]] = {}
-    for row in rows:
-        key = (*_slice(row), row["kind"])
-        into = sums.setdefault(key, dict.fromkeys(ROLLUP_SUMS, 0))
-        into["count"] += 1
-        into["ups"] += row["up"] or 0
-        for measure, column in _MEASURES.items():
-            if row[column] is not None:
-                into[f"{measure}_sum"] += row[column]
-                into[f"{measure}_count"] += 1
-    names = (*_SLICE, "kind")
-    return [dict(zip(names, key, strict=True)) | sums[key] for key in sorted(sums)]
-
-
-def _bins(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Lengths and latencies are a draft's, distances an edit's: what readers ask the median of."""
-    counts: Counter[tuple[Any, ...]] = Counter()
-    for row in rows:
-        for measure, column in _MEASURES.items():
-            of_kind = "edit" if measure == "distance" else "draft"
-            if row["kind"] == of_kind and row[column] is not None:
-                counts[(*_slice(row), measure, bin_of(row[column]))] += 1
-    names = (*_SLICE, "measure", "bin", "count")
-    return [dict(zip(names, (*key, counts[key]), strict=True)) for key in sorted(counts)]

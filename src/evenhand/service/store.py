@@ -14,15 +14,15 @@ from typing import Any, Literal
 
 from evenhand.errors import UserError
 from evenhand.files import canonical_json
-from evenhand.service.batch import ROLLUP_SUMS, Batch, Outcome, row_of
-from evenhand.service.chain import link_of
+from evenhand.service.batch import Batch, Outcome, row_of
+from evenhand.service.chain import ERASURE, link_of
 from evenhand.service.database import Database, Execute, Row, open_database
 from evenhand.service.event import Event, Kind, day_of, read_event
+from evenhand.service.sums import BIN_KEYS, ROLLUP_KEYS, ROLLUP_SUMS
 
 # The tenant under which notices stand that no key could be found for.
 NOBODY = ""
 _STORED = "seq, tenant, id, kind, model, category, at_ms, received_ms, up, length, distance, latency_ms, body"
-_ROLLUP = ("day", "tenant", "model", "category", "kind", *ROLLUP_SUMS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ class Store:
             gone = "body = NULL, salt = NULL, conversation = NULL, draft = NULL, actor = NULL"
             execute(f"UPDATE events SET {gone} WHERE {which}", values)
             if ids:
-                add_record(execute, "erasure", {"tenant": tenant, "by": what, "ids": ids}, at_ms)
+                add_record(execute, ERASURE, {"tenant": tenant, "by": what, "ids": ids}, at_ms)
         self.database.scrub()
         return tuple(ids)
 
@@ -214,7 +214,7 @@ class Store:
 
     def rollups(self, since: str = "", tenant: str | None = None) -> list[Rollup]:
         """Counts and sums from the day `since` (2026-11-25) on, of one tenant or all, by day."""
-        return [Rollup(*row) for row in self._of_day("rollups", _ROLLUP, since, tenant)]
+        return [Rollup(*row) for row in self._of_day("rollups", (*ROLLUP_KEYS, *ROLLUP_SUMS), since, tenant)]
 
     def totals(self, tenant: str) -> list[tuple[str, Kind, int, int]]:
         """Model, kind, count and thumbs up of everything stored of one tenant."""
@@ -228,8 +228,7 @@ class Store:
 
     def bins(self, since: str = "", tenant: str | None = None) -> list[Bin]:
         """Histograms from the day `since` on, by day."""
-        names = ("day", "tenant", "model", "category", "measure", "bin", "count")
-        return [Bin(*row) for row in self._of_day("bins", names, since, tenant)]
+        return [Bin(*row) for row in self._of_day("bins", (*BIN_KEYS, "count"), since, tenant)]
 
     def notices(self, since: str = "", tenant: str | None = None) -> list[Notice]:
         """What happened at the door from the day `since` on, by day."""

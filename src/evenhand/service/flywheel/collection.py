@@ -9,6 +9,7 @@ from typing import Any
 from evenhand.data.facts import Tell, silent
 from evenhand.errors import DataError
 from evenhand.files import content_root, sha256_file, write_json, write_whole
+from evenhand.service.chain import ERASURE
 from evenhand.service.flywheel.claim import Claim
 from evenhand.service.flywheel.harvest import Harvest, Scope, harvest
 from evenhand.service.flywheel.pairing import ThumbPairs, rejections, sent_pairs, settled, thumb_pairs
@@ -147,7 +148,7 @@ def _actors_held(found: Gathered) -> list[dict[str, Any]]:
 
 def _erased(store: Store, tenant: str) -> frozenset[str]:
     """The ids of a tenant's events whose text was erased."""
-    erasures = [one.content for one in store.records("erasure")]
+    erasures = [one.content for one in store.records(ERASURE)]
     return frozenset(name for own in erasures if own["tenant"] == tenant for name in own["ids"])
 
 
