@@ -2,9 +2,9 @@
 
     python reliability/late_outcomes.py --runs 20
 
-A run is 40 quiet days after 17 to begin with, some 600 drafts a day from 8 to 18 o'clock, 8 % of them taken over, each
-after a random time (exponential). Passed where no run that looks once a day's drafts, with four hours on average, opened
-an alarm.
+A run is 40 quiet days after 17 to begin with, some 600 drafts a day from 8 to 18 o'clock, 8 % of them taken over (5 % in
+three categories, 20 % in the two smallest), each after a random time (exponential). Passed where no run that looks once a
+day's drafts, with four hours on average, opened an alarm.
 """
 
 import argparse
@@ -21,17 +21,20 @@ import numpy.typing as npt
 from evenhand.service.alarm import Batch, Watch
 from evenhand.service.policy import Policy
 
-DAYS, A_DAY, RATE, RISEN = 57, 600, 0.08, 0.12
+DAYS, A_DAY = 57, 600
 SHARES = (0.35, 0.25, 0.20, 0.12, 0.08)
+RATES = (0.05, 0.05, 0.05, 0.20, 0.20)
+RISE = 1.5
 RISES_AT = 12_000
 
 
-def batches(seed: int, lag_hours: float, look: int, rate: float = RATE) -> list[list[Batch]]:
-    """What each look finds: drafts since the last one, and takeovers that came since then; `rate` after RISES_AT drafts."""
+def batches(seed: int, lag_hours: float, look: int, rise: float = 1.0) -> list[list[Batch]]:
+    """What each look finds: drafts and takeovers that came since the last; rates are `rise` times theirs after RISES_AT."""
     rng = np.random.default_rng(seed)
     hours = np.concatenate([day * 24 + 8 + np.sort(rng.uniform(0, 10, rng.poisson(A_DAY))) for day in range(DAYS)])
     category = rng.choice(len(SHARES), len(hours), p=SHARES)
-    taken = rng.random(len(hours)) < np.where(np.arange(len(hours)) < RISES_AT, RATE, rate)
+    rates = np.array(RATES)[category] * np.where(np.arange(len(hours)) < RISES_AT, 1.0, rise)
+    taken = rng.random(len(hours)) < rates
     late = hours[taken] + rng.exponential(lag_hours, taken.sum())
     order = np.argsort(late)
     seen_by = np.searchsorted(late[order], hours[look - 1 :: look], side="right")
@@ -57,7 +60,7 @@ def false_alarms(seed: int, lag_hours: float, look: int) -> int:
 def delay(seed: int, lag_hours: float, look: int) -> int:
     """Drafts from the rise until the alarm over all drafts opened."""
     watch = Watch(Policy(look_drafts=look))
-    for at, came in enumerate(batches(seed, lag_hours, look, RISEN), start=1):
+    for at, came in enumerate(batches(seed, lag_hours, look, RISE), start=1):
         watch.add(came)
         if at * look > RISES_AT and any(own.what == "opened" and own.category is None for own in watch.look()):
             return at * look - RISES_AT

@@ -185,6 +185,19 @@ def test_hits_that_come_after_their_drafts_are_not_lost():
     assert watch._series["takeover", "billing"].total == Tally(8, 100)
 
 
+def test_a_look_of_many_drafts_raises_no_alarm_where_categories_have_unequal_rates():
+    """Three at 5 %, the two smallest at 20 %, as `reliability/late_outcomes.py` has them."""
+    assert [false_alarms(seed, 0.5, look) for look in (200, 600) for seed in range(3)] == [0] * 6
+
+
+def test_a_step_of_all_drafts_is_of_the_whole_mix_whatever_order_its_categories_come_in():
+    watch = Watch(Policy())
+    for _ in range(2):
+        watch.add([Batch("billing", 450, 0, {"takeover": 20}), Batch("technical", 150, 0, {"takeover": 50})])
+    series = watch._series["takeover", None]
+    assert (series.hits, series.trials) == ([70, 70], [600, 600])
+
+
 def test_outcomes_that_come_hours_late_raise_no_alarm_where_each_look_takes_in_a_day():
     """A short form of `reliability/late_outcomes.py`, where looks of 100 drafts do raise some."""
     assert sum(batch.drafts for look in late_batches(0, 4.0, 600) for batch in look) >= 33_000

@@ -69,6 +69,14 @@ def test_an_alarm_opens_and_closes_once_and_is_kept(store):
     assert alarms(store, "other") == []
 
 
+def test_the_first_look_at_an_existing_store_raises_no_alarm_for_the_order_of_categories(store):
+    rng = np.random.default_rng(4)
+    for day in range(1, 31):
+        pour(store, [Batch("billing", 450, 0, {"takeover": int(rng.binomial(450, 0.05))})], f"2026-10-{day:02d}")
+        pour(store, [Batch("technical", 150, 0, {"takeover": int(rng.binomial(150, 0.3))})], f"2026-10-{day:02d}")
+    assert lookout_of(store).look() == []
+
+
 def test_a_kill_at_any_look_loses_no_alarm_and_opens_none_twice(store):
     """Each look is a new service's, which knows only what is kept."""
     rng = np.random.default_rng(1)

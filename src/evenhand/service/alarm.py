@@ -103,16 +103,16 @@ class Watch:
     _since_opened: dict[Place, int] = field(default_factory=dict)
 
     def add(self, batches: Iterable[Batch]) -> None:
-        """Count what came."""
-        for batch in batches:
+        """Count what came, at once: a step of all drafts that ended between two categories would be no step of the mix."""
+        came = list(batches)
+        for batch in came:
             self.drafts += batch.drafts
             self._by_category[batch.category] = self._by_category.get(batch.category, 0) + batch.drafts
-            for signal in {*self.policy.signals, *(signal for signal, _ in self.open)}:
-                tally = batch.tally(signal)
-                for place in ((signal, None), (signal, batch.category)):
-                    self._series.setdefault(place, Series()).add(tally, self._step(place[1]))
-                    if place in self.open:
-                        self._since_opened[place] = self._since_opened.get(place, 0) + tally.trials
+        for signal in {*self.policy.signals, *(signal for signal, _ in self.open)}:
+            tallies = [batch.tally(signal) for batch in came]
+            self._count((signal, None), sum(tallies, Tally(0, 0)))
+            for batch, tally in zip(came, tallies, strict=True):
+                self._count((signal, batch.category), tally)
 
     def look(self) -> list[Notice]:
         """Open and close alarms by all that came, and return those that did."""
@@ -173,6 +173,11 @@ class Watch:
         """The evidence at which an alarm opens: its part of the accepted false alarms, as a threshold."""
         part = self.policy.false_alarms / 2 / len(self.policy.signals)
         return threshold(part if category is None else part / max(1, categories))
+
+    def _count(self, place: Place, tally: Tally) -> None:
+        self._series.setdefault(place, Series()).add(tally, self._step(place[1]))
+        if place in self.open:
+            self._since_opened[place] = self._since_opened.get(place, 0) + tally.trials
 
     def _watched(self) -> list[str]:
         """The categories that are watched: the largest, up to a limit that a sender of many names cannot move."""
