@@ -1,6 +1,7 @@
 import json
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
@@ -84,6 +85,45 @@ def test_an_alarm_stays_open_while_the_rate_stays_high():
     watch, rng = watch_after(4)
     opened_within(watch, rng, 10_000, WORSE)
     assert ("takeover", None) in watch.open
+
+
+def with_few_thumbs(rng: np.random.Generator, times: float) -> Iterator[Batch]:
+    """A hundred drafts, one in twenty with a thumb; thumbs down, and takeovers in `technical`, at `times` their rates."""
+    for batch in batches(rng, 100):
+        thumbs = int(rng.binomial(batch.drafts, 0.05))
+        takeovers = rng.binomial(batch.drafts, 0.08 * (times if batch.category == "technical" else 1.0))
+        downs = rng.binomial(thumbs, 0.3 * times)
+        yield Batch(batch.category, batch.drafts, thumbs, {"takeover": int(takeovers), "thumb_down": int(downs)})
+
+
+def test_an_alarm_on_thumbs_or_in_a_small_category_needs_as_many_to_close_as_to_open():
+    """A thousand of their own would be 20,000 and 10,000 drafts."""
+    rng, watch = np.random.default_rng(4), Watch(Policy())
+    places = {("thumb_down", None): 0.05, ("takeover", "technical"): 0.1}
+    for _ in range(120):
+        watch.add(with_few_thumbs(rng, 1.0))
+        watch.look()
+    while not places.keys() <= watch.open.keys():
+        watch.add(with_few_thumbs(rng, 2.0))
+        watch.look()
+    opened, drafts = dict(watch.open), 0
+    while places.keys() & watch.open.keys() and drafts < 5000:
+        watch.add(with_few_thumbs(rng, 1.0))
+        drafts += 100
+        for one in watch.look():
+            share = places.get((one.signal, one.category))
+            if share is not None:
+                fewest = opened[one.signal, one.category].since.trials / share
+                assert max(1000, 0.9 * fewest) <= drafts <= 1.2 * fewest + 1000
+    assert not places.keys() & watch.open.keys()
+
+
+def test_an_alarm_kept_by_an_earlier_version_is_still_read():
+    watch, rng = watch_after(5)
+    opened_within(watch, rng, 4000, WORSE)
+    kept = watch.json()
+    kept["since_opened"] = [[*place, trials] for *place, _, trials in kept["since_opened"]]
+    assert Watch.of(watch.policy, kept)._since_opened["takeover", None][0] == watch._since_opened["takeover", None][0]
 
 
 def test_a_watch_goes_on_after_a_restart_as_if_there_had_been_none():

@@ -100,7 +100,7 @@ class Watch:
     open: dict[Place, Notice] = field(default_factory=dict)
     _series: dict[Place, Series] = field(default_factory=dict)
     _by_category: dict[str, int] = field(default_factory=dict)
-    _since_opened: dict[Place, int] = field(default_factory=dict)
+    _since_opened: dict[Place, tuple[int, int]] = field(default_factory=dict)  # drafts of all places, and own trials
 
     def add(self, batches: Iterable[Batch]) -> None:
         """Count what came, at once: a step of all drafts that ended between two categories would be no step of the mix."""
@@ -109,10 +109,13 @@ class Watch:
             self.drafts += batch.drafts
             self._by_category[batch.category] = self._by_category.get(batch.category, 0) + batch.drafts
         for signal in {*self.policy.signals, *(signal for signal, _ in self.open)}:
-            tallies = [batch.tally(signal) for batch in came]
-            self._count((signal, None), sum(tallies, Tally(0, 0)))
-            for batch, tally in zip(came, tallies, strict=True):
-                self._count((signal, batch.category), tally)
+            whole = sum((batch.tally(signal) for batch in came), Tally(0, 0))
+            for category, tally in [(None, whole), *((batch.category, batch.tally(signal)) for batch in came)]:
+                self._series.setdefault((signal, category), Series()).add(tally, self._step(category))
+        for place, (drafts, trials) in self._since_opened.items():
+            signal, where = place
+            own = sum(batch.tally(signal).trials for batch in came if where in (None, batch.category))
+            self._since_opened[place] = drafts + sum(batch.drafts for batch in came), trials + own
 
     def look(self) -> list[Notice]:
         """Open and close alarms by all that came, and return those that did."""
@@ -125,13 +128,13 @@ class Watch:
         for place, notice in ending:
             if notice is not None:
                 found.append(notice)
-                del self.open[place]
+                del self.open[place], self._since_opened[place]
                 self._series[place] = Series(notice.before)
         for place, notice in rising:
             if notice is not None:
                 found.append(notice)
                 self.open[place] = notice
-                self._since_opened[place] = 0
+                self._since_opened[place] = 0, 0
         return found
 
     def keep_only(self, categories: Collection[str]) -> None:
@@ -148,7 +151,7 @@ class Watch:
             "drafts": self.drafts,
             "by_category": self._by_category,
             "open": [notice.json() for notice in self.open.values()],
-            "since_opened": [[*place, count] for place, count in self._since_opened.items() if place in self.open],
+            "since_opened": [[*place, *came] for place, came in self._since_opened.items()],
             "series": [[*place, series.json()] for place, series in self._series.items()],
         }
 
@@ -161,7 +164,8 @@ class Watch:
             {(notice.signal, notice.category): notice for notice in map(notice_of, value["open"])},
             {(signal, category): series_of(kept) for signal, category, kept in value["series"]},
             dict(value["by_category"]),
-            {(signal, category): count for signal, category, count in value["since_opened"]},
+            # Earlier versions kept the trials alone.
+            {(signal, category): (came[0], came[-1]) for signal, category, *came in value["since_opened"]},
         )
 
     @property
@@ -173,11 +177,6 @@ class Watch:
         """The evidence at which an alarm opens: its part of the accepted false alarms, as a threshold."""
         part = self.policy.false_alarms / 2 / len(self.policy.signals)
         return threshold(part if category is None else part / max(1, categories))
-
-    def _count(self, place: Place, tally: Tally) -> None:
-        self._series.setdefault(place, Series()).add(tally, self._step(place[1]))
-        if place in self.open:
-            self._since_opened[place] = self._since_opened.get(place, 0) + tally.trials
 
     def _watched(self) -> list[str]:
         """The categories that are watched: the largest, up to a limit that a sender of many names cannot move."""
@@ -207,9 +206,12 @@ class Watch:
 
     def _closed(self, place: Place, opened: Notice) -> Notice | None:
         """The notice of an alarm's end, once enough came since it opened and the latest of it is as low as before."""
-        latest = self._series[place].last(self.policy.closing_drafts) if place in self._series else Tally(0, 0)
-        if self._since_opened.get(place, 0) < self.policy.closing_drafts or latest.trials == 0:
+        (drafts, trials), most = self._since_opened[place], self.policy.closing_drafts
+        if drafts < most:
             return None
-        if latest.rate > self.policy.closes_at * opened.before.rate:
+        # What showed the rise is as much as can show its end: simulated, fewer close most alarms on rates still risen.
+        fewest = min(most, max(opened.since.trials, most * trials // drafts))
+        latest = self._series[place].last(fewest)
+        if trials < fewest or latest.rate > self.policy.closes_at * opened.before.rate:
             return None
         return Notice("closed", *place, opened.before, latest, 0.0, opened.needed)

@@ -33,7 +33,11 @@ class Policy(BaseModel):
     closes_at: float = Field(
         1.1, ge=1.0, description="an alarm closes when the latest rate is at most so many times the old"
     )
-    closing_drafts: PositiveInt = Field(1_000, description="the latest drafts that decide whether an alarm closes")
+    closing_drafts: PositiveInt = Field(
+        1_000,
+        description="the latest drafts that decide whether an alarm closes; on thumbs and in a category their share of them, "
+        "and at least as many as showed the rise",
+    )
     look_drafts: PositiveInt = Field(
         100,
         description="new drafts before the rates are looked at again; below period_drafts / 200 false alarms are more, and a "
