@@ -38,3 +38,11 @@ def pour(
         keys = dict.fromkeys(ROLLUP_KEYS, "TEXT")
         Transaction(store.database, execute).add("rollups", keys, ROLLUP_SUMS, rows)
         execute("UPDATE head SET seq = seq + :events WHERE one = 1", {"events": events})
+
+
+def pour_side_by_side(
+    store: Store, rng: np.random.Generator, rates: Mapping[str, float], day: str, tenant: str = "t"
+) -> None:
+    """A hundred drafts of harbor-2 at these rates, and a hundred of harbor-1 at the quiet ones."""
+    pour(store, batches(rng, 100, rates), day, "harbor-2", tenant)
+    pour(store, batches(rng, 100), day, "harbor-1", tenant)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
-from quiet_traffic import RATES, batches, pour
+from quiet_traffic import RATES, batches, pour, pour_side_by_side
 from small_registry import registry_of
 from typer.testing import CliRunner
 
@@ -34,16 +34,17 @@ LATER = datetime(2026, 11, 21, tzinfo=UTC).isoformat()
 
 @pytest.fixture(scope="module")
 def risen(tmp_path_factory):
-    """A store in which takeover has risen since harbor-2 replaced harbor-1."""
+    """A store in which takeover has risen since harbor-2 replaced harbor-1 in half of the drafts."""
     folder = tmp_path_factory.mktemp("risen")
     rng, database = np.random.default_rng(1), open_database(str(folder / "events.db"))
     service = make_service(database, shipped=Production(str(registry_of(folder, "harbor-1", "harbor-2", when=LATER))))
     for day in range(1, 21):
         pour(service.store, batches(rng, 600), f"2026-11-{day:02d}", "harbor-1", "default")
     service.lookout.look()
-    for _ in range(25):
-        pour(service.store, batches(rng, 100, WORSE), tenant="default")
-        service.lookout.look()
+    for day in range(21, 31):
+        for _ in range(3):
+            pour_side_by_side(service.store, rng, WORSE, f"2026-11-{day:02d}", "default")
+            service.lookout.look()
     service.store.note({("default", "late"): 1}, 0)
     keys = {role: make_key(database, "default", role, 0) for role in ROLES}
     keys["other"] = make_key(database, "other", "admin", 0)
@@ -142,10 +143,11 @@ def test_a_running_service_opens_alarms_and_rolls_back_where_its_policy_says_so(
     headers = {"Authorization": f"Bearer {make_key(database, 'default', 'read', 0)}"}
     service.keyring.read()
     with TestClient(protected(make_app(service)), base_url="http://127.0.0.1") as client:
-        until = time.monotonic() + 60
+        until, day = time.monotonic() + 60, 0
         while production.read().incumbent != "harbor-1" and time.monotonic() < until:
-            pour(service.store, batches(rng, 100, WORSE), tenant="default")
+            pour_side_by_side(service.store, rng, WORSE, f"2026-11-{21 + day % 10:02d}", "default")
             time.sleep(0.1)
+            day += 1
         assert client.get("/v1/alarms", headers=headers).json()["alarms"]
     last = read_log(production.registry)[-1].content
     assert (last["action"], last["name"], last["who"]) == ("rollback", "harbor-1", "evenhand monitor, by its policy")

@@ -9,7 +9,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from quiet_traffic import RATES, batches, pour
+from quiet_traffic import RATES, batches, pour, pour_side_by_side
 from served_page import NOW, event, served
 from small_registry import registry_of, shipped
 
@@ -317,15 +317,16 @@ def test_a_fallback_is_brought_back_by_an_admin_on_the_page(client, service):
 
 def test_open_alarms_come_first_and_closed_ones_stay_in_the_history(client, service):
     rng = np.random.default_rng(1)
-    pour(service.store, batches(rng, 12_000, RATES), TODAY, "harbor-1", "default")
+    days = [(NOW - timedelta(days=ago)).date().isoformat() for ago in range(20, 0, -1)]
+    pour(service.store, batches(rng, 12_000, RATES), days[0], "harbor-1", "default")
     service.lookout.look()
-    for _ in range(25):
-        pour(service.store, batches(rng, 100, {**RATES, "takeover": 0.14}), TODAY, "harbor-2", "default")
+    for day in days[1:11] * 3:
+        pour_side_by_side(service.store, rng, {**RATES, "takeover": 0.14}, day, "default")
         service.lookout.look()
     sign_in(client, service)
     text = client.get("/").text
     assert re.search(r"<h1[^>]*>\d alarms? open", text)
-    assert "Roll back to harbor-1: takeover in" in text
+    assert "Roll back to harbor-1: side by side, takeover in" in text
     for opened in service.lookout._sights["default"].watch.open.values():
         assert isinstance(opened, Notice)
         service.store.record(TOPIC, {"tenant": "default", **opened.json(), "what": "closed"}, 0)

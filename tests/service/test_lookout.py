@@ -7,20 +7,21 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from quiet_traffic import RATES, batches, pour
+from quiet_traffic import RATES, batches, pour, pour_side_by_side
 from small_registry import registry_of
 
 from evenhand.errors import RegistryError
 from evenhand.lifecycle.registry import Decision, read_log, state_of
 from evenhand.service.advice import advise, carry_out, roll_back_by_policy
-from evenhand.service.alarm import MOST_CATEGORIES, Batch
+from evenhand.service.alarm import MOST_CATEGORIES, Batch, Notice
 from evenhand.service.app import make_service
 from evenhand.service.counts import Counts, read_counts, total
 from evenhand.service.database import open_database
-from evenhand.service.lookout import Lookout, alarms
+from evenhand.service.lookout import TOPIC, Lookout, alarms
 from evenhand.service.policy import Policy
 from evenhand.service.production import Production
-from evenhand.service.store import Store
+from evenhand.service.sequence import Tally
+from evenhand.service.store import Store, add_record
 
 WORSE = {**RATES, "takeover": 0.14}
 LATER_MS = round(datetime(2027, 1, 1, tzinfo=UTC).timestamp() * 1000)
@@ -208,12 +209,15 @@ def test_counts_are_those_of_the_roll_ups_and_add_up(store):
 
 
 def decided(store, registry, rates, rng) -> tuple[Lookout, Production]:
-    """harbor-1 wrote twelve thousand drafts, harbor-2 twenty-five hundred since."""
+    """harbor-1 wrote twelve thousand drafts, and three thousand beside as many of harbor-2 since."""
     production = Production(str(registry))
     history(store, rng)
     lookout = lookout_of(store)
     lookout.look()
-    watched(lookout, store, rng, 2500, rates)
+    for day in range(1, 11):
+        for _ in range(3):
+            pour_side_by_side(store, rng, rates, f"2026-12-{day:02d}")
+            lookout.look()
     return lookout, production
 
 
@@ -223,7 +227,7 @@ def test_a_rise_that_the_fallback_did_not_have_is_reason_to_roll_back(store, tmp
     assert advice.advised
     assert (advice.incumbent, advice.fallback) == ("harbor-2", "harbor-1")
     assert advice.difference.low > 0
-    assert advice.words.startswith("roll back to harbor-1: takeover in ")
+    assert advice.words.startswith("roll back to harbor-1: side by side, takeover in ")
 
 
 def test_a_rise_of_both_models_is_none(store, tmp_path):
@@ -232,13 +236,63 @@ def test_a_rise_of_both_models_is_none(store, tmp_path):
     history(store, rng, "elsewhere")
     lookout = lookout_of(store)
     lookout.look()
-    for _ in range(15):
+    for look in range(15):
         for model in ("harbor-1", "harbor-2"):
-            pour(store, batches(rng, 100, WORSE), model=model)
+            pour(store, batches(rng, 100, WORSE), f"2026-12-{1 + look // 3:02d}", model)
             lookout.look()
     advice = advise(store.database, alarms(store, "t"), Production(str(registry)).release)
     assert not advice.advised
     assert "look for another cause" in advice.words
+
+
+def rolled_back(store: Store, registry) -> tuple[bool, str]:
+    """Whether an alarm on takeover is reason to roll back, and the words; the policy did the same."""
+    notice = Notice("opened", "takeover", None, Tally(800, 10_000), Tally(300, 2000), 20.0, 10.6)
+    with store.database.writing() as execute:
+        add_record(execute, TOPIC, {"tenant": "t", **notice.json()}, LATER_MS)
+    production = Production(str(registry))
+    advice = advise(store.database, alarms(store), production.release)
+    roll_back_by_policy(store, production, ("t",), "2027-02-01T00:00:00+00:00")
+    assert (production.release.incumbent == "harbor-1") is advice.advised
+    return advice.advised, advice.words
+
+
+def test_an_outage_after_a_full_switch_is_no_reason_as_the_fallback_was_not_there(store, tmp_path):
+    """On the day of the switch both served, harbor-2 alone in the outage of the afternoon."""
+    rng = np.random.default_rng(2)
+    history(store, rng)
+    pour(store, batches(rng, 400), "2026-11-21", "harbor-1")
+    pour(store, batches(rng, 400, {**RATES, "takeover": 0.5}), "2026-11-21", "harbor-2")
+    pour(store, batches(rng, 600, {**RATES, "takeover": 0.5}), "2026-11-22", "harbor-2")
+    advised, words = rolled_back(store, registry_of(tmp_path, "harbor-1", "harbor-2"))
+    assert not advised
+    assert "did not run side by side long enough" in words
+    assert "(0 drafts of each to compare, 100 are needed)" in words
+
+
+def test_an_outage_in_which_the_new_model_served_most_is_no_reason(store, tmp_path):
+    """Half and half on quiet days, then nineteen drafts in twenty on bad ones."""
+    rng = np.random.default_rng(2)
+    for day in range(1, 13):
+        rates = RATES if day < 7 else {**RATES, "takeover": 0.4}
+        for model, drafts in (("harbor-1", 300 if day < 7 else 30), ("harbor-2", 300 if day < 7 else 570)):
+            pour(store, batches(rng, drafts, rates), f"2026-11-{day:02d}", model)
+    advised, words = rolled_back(store, registry_of(tmp_path, "harbor-1", "harbor-2"))
+    assert not advised
+    assert "look for another cause" in words
+
+
+def test_a_model_that_was_given_the_hard_category_is_not_worse_for_that(store, tmp_path):
+    rng = np.random.default_rng(2)
+    for day in range(1, 13):
+        for model, easy, hard in (("harbor-1", 250, 50), ("harbor-2", 50, 250)):
+            taken = {"billing": rng.binomial(easy, 0.05), "technical": rng.binomial(hard, 0.3)}
+            drafts = {"billing": easy, "technical": hard}
+            came = [Batch(name, drafts[name], 0, {"takeover": int(hits)}) for name, hits in taken.items()]
+            pour(store, came, f"2026-11-{day:02d}", model)
+    advised, words = rolled_back(store, registry_of(tmp_path, "harbor-1", "harbor-2"))
+    assert not advised
+    assert "1,000 drafts of each" in words
 
 
 def test_alarms_from_before_a_release_are_not_held_against_it(store, tmp_path):

@@ -1,22 +1,36 @@
 """Whether to bring the fallback back: an open alarm, and figures by which the model in production is worse than it.
 
-A rise alone is no reason: after an outage or in a busy week both models would look the same. So the rate that rose is
-compared between the two over all their drafts, with an interval that may be looked at any time.
+A rise alone is no reason: in an outage or a busy week both models would look the same. So the rate that rose is compared
+between the two where they served side by side, with an interval that may be looked at any time. After a full switch the
+new model alone is there to see an outage, and nothing is advised.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from evenhand.figure import Figure
 from evenhand.lifecycle.registry import Decision, rollback
 from evenhand.service.alarm import place_words
-from evenhand.service.counts import Counts, read_counts, total
+from evenhand.service.counts import Counts, read_counts
 from evenhand.service.database import Database
 from evenhand.service.lookout import Alarm, alarms
+from evenhand.service.policy import Signal
 from evenhand.service.production import Production, Release
-from evenhand.service.sequence import rate_difference
+from evenhand.service.sequence import Tally, rate_difference
 from evenhand.service.store import Store
+
+# Drafts or thumbs of each model, side by side, below which nothing is compared.
+_FEWEST = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    """What became of one day's drafts of one category, of either model."""
+
+    category: str
+    incumbent: Counts
+    fallback: Counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +67,11 @@ def advise(database: Database, open_alarms: Sequence[Alarm], release: Release | 
     own = [alarm for alarm in open_alarms if alarm.closed is None and alarm.opened_ms > release.since_ms]
     if not own:
         return None
-    counts = read_counts(database, ("model", "category"), own[0].tenant)
-    found = [_on(alarm, release, release.incumbent, counts) for alarm in own]
+    slices = []
+    if release.fallback is not None:
+        counts = read_counts(database, ("day", "model", "category"), own[0].tenant)
+        slices = _side_by_side(counts, release.known_as(release.incumbent), release.known_as(release.fallback))
+    found = [_on(alarm, release.incumbent, release.fallback, slices) for alarm in own]
     return max(found, key=lambda advice: (advice.advised, advice.difference.low or -1.0))
 
 
@@ -78,29 +95,61 @@ def carry_out(production: Production, decision: Decision, incumbent: str) -> dic
     return dict(entry.content)
 
 
-def _on(alarm: Alarm, release: Release, incumbent: str, counts: dict[tuple[str, ...], Counts]) -> Advice:
-    def of(model: str) -> Counts:
-        names, category = release.known_as(model), alarm.opened.category
-        return total(own for (name, where), own in counts.items() if name in names and category in (None, where))
+def _side_by_side(
+    counts: Mapping[tuple[str, ...], Counts], incumbent: Collection[str], fallback: Collection[str]
+) -> list[_Slice]:
+    """What became of the drafts of the days on which both models served, and on the days before and after as well.
 
-    signal, fallback = alarm.opened.signal, release.fallback
+    On the first and the last day that they share, one may have served after the other.
+    """
+    by_day: dict[str, dict[str, _Slice]] = {}
+    for (day, model, category), own in counts.items():
+        slices = by_day.setdefault(day, {})
+        known = slices.get(category, _Slice(category, Counts(), Counts()))
+        if model in incumbent:
+            slices[category] = _Slice(category, known.incumbent + own, known.fallback)
+        elif model in fallback:
+            slices[category] = _Slice(category, known.incumbent, known.fallback + own)
+    days = [list(by_day[day].values()) for day in sorted(by_day)]
+    shared = [any(own.incumbent.drafts for own in day) and any(own.fallback.drafts for own in day) for day in days]
+    inner = [day for at, day in enumerate(days) if 0 < at < len(days) - 1 and all(shared[at - 1 : at + 2])]
+    return [one for day in inner for one in day]
+
+
+def _as_many(slices: Sequence[_Slice], signal: Signal) -> tuple[Tally, Tally]:
+    """The signal with either model, every slice counted as the model with fewer trials has it.
+
+    Unequal shares would hold a bad day, or a category of its own rate, against the model that had more of it.
+    """
+    trials, hits, hits_before = 0, 0.0, 0.0
+    for one in slices:
+        own, before = one.incumbent.tally(signal), one.fallback.tally(signal)
+        fewer = min(own.trials, before.trials)
+        trials, hits, hits_before = trials + fewer, hits + fewer * own.rate, hits_before + fewer * before.rate
+    return Tally(round(hits), trials), Tally(round(hits_before), trials)
+
+
+def _on(alarm: Alarm, incumbent: str, fallback: str | None, slices: Sequence[_Slice]) -> Advice:
+    signal, category = alarm.opened.signal, alarm.opened.category
     if fallback is None:
         words = f"{incumbent} is the only model that was ever in production: there is nothing to go back to"
         return Advice(False, incumbent, None, alarm, Figure(None, 0), words)
-    difference = rate_difference(of(incumbent).tally(signal), of(fallback).tally(signal))
-    what = f"{signal} in {place_words(alarm.opened.category)}"
-    if difference.value is None or difference.low is None:
+    own, before = _as_many([one for one in slices if category in (None, one.category)], signal)
+    what, unit = f"{signal} in {place_words(category)}", "thumbs" if signal == "thumb_down" else "drafts"
+    if own.trials < _FEWEST:
         words = (
-            f"{what} has risen, but no drafts of {fallback if of(incumbent).drafts else incumbent} are known to compare"
+            f"{what} has risen, but {incumbent} and {fallback} did not run side by side long enough to tell whether the "
+            f"model is the cause ({own.trials} {unit} of each to compare, {_FEWEST} are needed)"
         )
-        return Advice(False, incumbent, fallback, alarm, difference, words)
-    unit = "thumbs" if signal == "thumb_down" else "drafts"
+        return Advice(False, incumbent, fallback, alarm, Figure(None, 2 * own.trials), words)
+    difference = rate_difference(own, before)
     value, low, high = (100 * (bound or 0.0) for bound in (difference.value, difference.low, difference.high))
-    apart = f"{value:.1f} points ({low:.1f} to {high:.1f}, {difference.n:,} {unit})".replace("-", "−")
-    if difference.low > 0:
-        words = f"roll back to {fallback}: {what} is higher with {incumbent} by {apart}"
+    apart = f"{value:.1f} points ({low:.1f} to {high:.1f}, {own.trials:,} {unit} of each)".replace("-", "−")
+    if low > 0:
+        words = f"roll back to {fallback}: side by side, {what} is higher with {incumbent} by {apart}"
         return Advice(True, incumbent, fallback, alarm, difference, words)
     words = (
-        f"{what} has risen, but {incumbent} is not shown to be worse than {fallback}: {apart}; look for another cause"
+        f"{what} has risen, but {incumbent} is not shown to be worse than {fallback} side by side: {apart}; "
+        "look for another cause"
     )
     return Advice(False, incumbent, fallback, alarm, difference, words)

@@ -44,7 +44,9 @@ class Policy(BaseModel):
         "day's drafts are right where outcomes come hours after them",
     )
     rollback: Literal["advise", "automatic"] = Field(
-        "advise", description="advise: a person decides; automatic: the registry's fallback is brought back at once"
+        "advise",
+        description="advise: a person decides; automatic: the registry's fallback is brought back at once, where it served "
+        "side by side with the model in production and did better",
     )
     rollback_tenants: tuple[str, ...] = Field(
         ("default",),
