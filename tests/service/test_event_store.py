@@ -12,6 +12,7 @@ from happenings import START_MS, event, production
 from evenhand.errors import UserError
 from evenhand.service.bins import bin_of
 from evenhand.service.chain import verify
+from evenhand.service.counts import read_counts
 from evenhand.service.database import DatabaseAway, open_database
 from evenhand.service.flywheel.collection import Order, collect
 from evenhand.service.flywheel.shelf import Shelf
@@ -80,6 +81,14 @@ def test_ten_thousand_replays_add_no_row(store):
     outcomes = Counter(outcome for _ in range(100) for outcome in store.append(events, NOW).outcomes)
     assert outcomes == {"replayed": 10_000}
     assert store.head() == head
+
+
+def test_counts_can_be_read_of_some_models_alone(store):
+    store.append(some(10), NOW)
+    assert {
+        where: own.drafts for where, own in read_counts(store.database, ("model",), models={"m1", "m9"}).items()
+    } == {("m1",): 5}
+    assert sum(own.drafts for own in read_counts(store.database, ("model", "category"), "default").values()) == 10
 
 
 def test_an_event_without_model_takes_its_drafts_and_orphans_are_counted(store):

@@ -206,6 +206,8 @@ def test_counts_are_those_of_the_roll_ups_and_add_up(store):
     assert total(counts.values()).drafts == 1000
     assert Counts(10, 0, {"edit": 12}).tally("edit").rate == 1.0
     assert read_counts(store.database, ("category",), "t", since="2026-11-26") == {}
+    assert read_counts(store.database, ("category",), "t", models={"harbor-2", "harbor-1"}) == counts
+    assert read_counts(store.database, ("category",), "t", models={"harbor-1"}) == {}
 
 
 def decided(store, registry, rates, rng) -> tuple[Lookout, Production]:

@@ -69,8 +69,10 @@ def advise(database: Database, open_alarms: Sequence[Alarm], release: Release | 
         return None
     slices = []
     if release.fallback is not None:
-        counts = read_counts(database, ("day", "model", "category"), own[0].tenant)
-        slices = _side_by_side(counts, release.known_as(release.incumbent), release.known_as(release.fallback))
+        incumbent, fallback = release.known_as(release.incumbent), release.known_as(release.fallback)
+        both, tenant = incumbent | fallback, own[0].tenant
+        counts = read_counts(database, ("day", "model", "category"), tenant, models=both)
+        slices = _side_by_side(counts, incumbent, fallback)
     found = [_on(alarm, release.incumbent, release.fallback, slices) for alarm in own]
     return max(found, key=lambda advice: (advice.advised, advice.difference.low or -1.0))
 

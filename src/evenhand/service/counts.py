@@ -1,6 +1,7 @@
 """How many drafts and thumbs there were and what became of them, out of the roll-ups; nothing here reads an event."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -57,21 +58,24 @@ def total(counts: Iterable[Counts]) -> Counts:
 
 
 def read_counts(
-    database: Database, by: Sequence[Column], tenant: str | None = None, since: str = ""
+    database: Database, by: Sequence[Column], tenant: str | None = None, since: str = "", models: Collection[str] = ()
 ) -> dict[tuple[str, ...], Counts]:
-    """Counts of one tenant or all from the day `since` on, by the values of the columns `by`."""
+    """Counts of one tenant or all from the day `since` on, of `models` where any are named, by the values of columns."""
     columns = ", ".join(by)
     only = "" if tenant is None else " AND tenant = :tenant"
+    if models:
+        only += f" AND model IN (SELECT model FROM {database.table({'model': 'TEXT'})})"
     sql = (
         f"SELECT {columns}, kind, SUM(count), SUM(ups) FROM rollups WHERE day >= :since{only}"
         f" GROUP BY {columns}, kind ORDER BY {columns}"
     )
+    named = json.dumps([{"model": model} for model in sorted(models)])
     with database.reading() as execute:
-        rows = execute(sql, {"since": since} | ({} if tenant is None else {"tenant": tenant}))
+        rows = execute(sql, {"since": since, "tenant": tenant, "rows": named})
     kinds: dict[tuple[str, ...], dict[str, tuple[int, int]]] = {}
-    for *names, kind, count, ups in rows:
-        kinds.setdefault(tuple(names), {})[kind] = (int(count), int(ups))
-    return {names: _counts(found) for names, found in kinds.items()}
+    for *where, kind, count, ups in rows:
+        kinds.setdefault(tuple(where), {})[kind] = (int(count), int(ups))
+    return {where: _counts(found) for where, found in kinds.items()}
 
 
 def _counts(kinds: Mapping[str, tuple[int, int]]) -> Counts:
