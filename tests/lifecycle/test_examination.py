@@ -13,6 +13,8 @@ from small_model import listening, recipe_value, rows, small_tokenizer, write_ro
 from small_run import finished_run
 from transformers import AutoModelForCausalLM
 
+from evenhand.data.preparation import Wanted as CuratedAs
+from evenhand.data.preparation import prepare
 from evenhand.data.schema import Message
 from evenhand.errors import DataError, UserError
 from evenhand.evaluation.overfit import Side, train_gap, unpaired
@@ -57,6 +59,21 @@ def test_the_start_is_the_base_with_its_adapter_off_and_the_gap_to_training_pair
     again = examine(Asked(str(folder), str(held_out), dtype="float32"), base, quiet, quiet).train_gap
     assert again.growth.value == pytest.approx(found.growth.value)
     assert found.gap.n == found.growth.n == 60
+
+
+def test_curated_data_gives_its_training_side_to_train_and_its_held_out_side_to_data(run, tmp_path):
+    """The folder given twice measures what its two files measure."""
+    folder, train, _ = run
+    said: list[str] = []
+    prepare(str(train), tmp_path / "v1", CuratedAs(validation=0.25), quiet)
+    data = str(tmp_path / "v1")
+    twice = examine(Asked(str(folder), data, dtype="float32"), Wanted(train=data), said.append, quiet)
+    sides = [str(tmp_path / "v1" / f"{side}.parquet") for side in ("train", "validation")]
+    files = examine(Asked(str(folder), sides[1], dtype="float32"), Wanted(train=sides[0]), quiet, quiet)
+    assert twice.train_gap == files.train_gap
+    assert twice.train_gap.gap.n == 24
+    assert f"{data}: curated data, of which the 18 training pairs are taken" in said
+    assert f"{data}: curated data, of which the 6 held-out pairs are taken" in said
 
 
 def base_of(folder: Path) -> str:

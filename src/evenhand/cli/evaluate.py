@@ -27,7 +27,10 @@ def evaluate(
     prompts: Annotated[int, typer.Option(help="Distinct prompts to answer; 0 for none.")] = 32,
     by: Annotated[list[str] | None, typer.Option(help="A column of DATA to slice by; may be given again.")] = None,
     train: Annotated[
-        str | None, typer.Option(help="Training pairs: how much better the model does on them than on DATA.")
+        str | None,
+        typer.Option(
+            help="Training pairs, or curated data's own: how much better the model does on them than on DATA."
+        ),
     ] = None,
     start: Annotated[
         str | None,

@@ -96,13 +96,14 @@ class Given:
     said: tuple[str, ...]
 
 
-def given_pairs(data: str, kind: str | None = None) -> Given:
-    """The pairs of a file, or the held-out side of curated data."""
+def given_pairs(data: str, kind: str | None = None, training: bool = False) -> Given:
+    """The pairs of a file, or of curated data the held-out side, the training side where that is asked for."""
     if (Path(data) / "dataset.json").exists():
-        held_out = read_snapshot(Path(data)).validation
-        rows = len({pair.row for pair in held_out})
-        said = f"{data}: curated data, of which the {len(held_out)} held-out pairs are taken"
-        return Given(held_out, (), rows, rows, (said,))
+        snapshot = read_snapshot(Path(data))
+        side, name = (snapshot.train, "training") if training else (snapshot.validation, "held-out")
+        rows = len({pair.row for pair in side})
+        said = f"{data}: curated data, of which the {len(side)} {name} pairs are taken"
+        return Given(side, (), rows, rows, (said,))
     reading, pairs = read_pairs(data, kind)
     return Given(pairs, reading.refusals, reading.rows_in, reading.rows_used, (describe(reading), *reading.notes))
 

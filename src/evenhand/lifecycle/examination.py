@@ -31,6 +31,8 @@ from evenhand.model.modes import encoder_for, prompt_encoder
 from evenhand.model.score import score_pairs
 from evenhand.model.scores import ScoredPairs
 
+Pairs = tuple[PreferencePair, ...]
+
 _MOST_TRAINING_PAIRS = 1000
 
 
@@ -77,6 +79,7 @@ class Examined:
 
 def examine(asked: Asked, wanted: Wanted, say: Say, narrate: Narrator) -> Examined:
     """Evaluate a model on held-out pairs, and look at what scores alone do not show."""
+    training = _training_pairs(wanted, say)  # read first, so that a wrong path is known before the model is scored
     found = appraise(asked, say, narrate)
     start = Start(found.policy, _second_model(asked, wanted, say))
     recipe = recipe_of(find_source(asked.model))
@@ -92,7 +95,7 @@ def examine(asked: Asked, wanted: Wanted, say: Say, narrate: Narrator) -> Examin
         evaluated=Evaluated.of(found.scored, traits, replies),
         calibration=_calibrated(reading, (found.scored, begun), traits),
         paraphrases=paraphrased(lambda pairs: _gaps(found, pairs)),
-        train_gap=_train_gap(wanted, (found, start), Side(found.scored, begun, traits), narrate),
+        train_gap=_train_gap(training, (found, start), Side(found.scored, begun, traits), narrate),
         drift=_drift(found, start, (replies, asking)) if replies else None,
         speed=_speed(found, replies) if replies else None,
         judged=judged_against_chosen(wanted.judge, replies, found.held_out.texts, narrate)
@@ -135,15 +138,25 @@ def _gaps(found: Appraised, pairs: Sequence[PreferencePair]) -> Floats:
     return gaps
 
 
-def _train_gap(wanted: Wanted, models: tuple[Appraised, Start], held_out: Side, narrate: Narrator) -> TrainGap | None:
-    """Up to a thousand training pairs, evenly over the file, against the held-out ones."""
+def _training_pairs(wanted: Wanted, say: Say) -> Pairs | None:
     if wanted.train is None:
         return None
+    given = given_pairs(wanted.train, training=True)
+    for sentence in given.said:
+        say(sentence)
+    return given.pairs
+
+
+def _train_gap(
+    texts: Pairs | None, models: tuple[Appraised, Start], held_out: Side, narrate: Narrator
+) -> TrainGap | None:
+    """Up to a thousand training pairs, evenly over the file, against the held-out ones."""
+    if texts is None:
+        return None
     found, start = models
-    texts = given_pairs(wanted.train).pairs
     every = max(1, len(texts) // _MOST_TRAINING_PAIRS)
     form = found.held_out.form
-    encoding = encode_pairs(texts[::every], encoder_for(found.tokenizer, form), form.limits, wanted.train)
+    encoding = encode_pairs(texts[::every], encoder_for(found.tokenizer, form), form.limits, "the training pairs")
     train = HeldOut(encoding.pairs, texts, form)
     now = score_pairs(found.policy, train.encoded, report=lambda done, n: narrate("scoring training pairs", done, n))
     side = Side(now, _scored_at_start(start, train, narrate), PairTraits.of(now, texts))
