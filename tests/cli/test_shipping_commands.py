@@ -4,6 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import fsspec
 import pytest
 from hub_server import TOKEN, hub_server
 from huggingface_hub import constants
@@ -50,6 +51,23 @@ def test_from_a_run_to_production_and_back(invoke: Invoke, run: Path) -> None:
     )
     assert invoke("registry", "list", "--check", "--json").code == 1
     assert invoke("registry", "list").code == 0
+
+
+def test_a_registry_behind_a_url_is_checked_and_a_place_without_one_is_refused(invoke: Invoke, run: Path) -> None:
+    assert invoke("export", run, "--out", "ship", "-q").code == 0
+    Path("store").mkdir()
+    assert invoke("registry", "add", "ship", "--name", "one", "--registry", "memory://store").code == 0
+    files = fsspec.filesystem("memory")
+    assert invoke("registry", "list", "--check", "--registry", "memory://store").code == 0
+    (weights,) = files.glob("/store/models/*/adapter_model.safetensors")
+    files.pipe_file(weights, b"other")
+    answer = invoke("registry", "list", "--check", "--registry", "memory://store")
+    assert answer.code == 1
+    assert "one: adapter_model.safetensors was changed" in answer.out
+    for place in ("nowhere", "store", "memory://nowhere"):
+        answer = invoke("registry", "list", "--check", "--registry", place)
+        assert (answer.code, answer.out) == (2, "")
+        assert f"{place} is no registry: it has no log." in answer.err
 
 
 def test_a_tampered_folder_is_exit_1_and_no_folder_of_ours_exit_2(invoke: Invoke, run: Path) -> None:

@@ -159,6 +159,28 @@ def test_a_models_files_are_kept_and_watched(tmp_path: Path) -> None:
     assert "its manifest is not the one that was added" in model_problems(registry, state)[0]
 
 
+def test_what_was_done_to_a_model_is_found_in_a_folder_and_behind_a_url(filled: Registry) -> None:
+    state = state_of(read_log(filled))
+    assert model_problems(filled, state) == []
+    files, _ = fsspec.core.url_to_fs(filled.place)
+    a, b, c = (filled.model_place(state.candidates[name]) for name in "abc")
+    files.pipe_file(f"{a}/adapter_model.safetensors", b"other")
+    files.makedirs(f"{a}/sub")
+    files.pipe_file(f"{a}/sub/extra", b"x")
+    files.pipe_file(f"{b}/manifest.json", b"{}")
+    files.rm(c, recursive=True)
+    assert sorted(model_problems(filled, state)) == [
+        "a: adapter_model.safetensors was changed: its sha256 is another one",
+        "a: sub/extra was added",
+        "b: its manifest is not the one that was added",
+        f"c: {c} is missing",
+    ]
+    files.rm(f"{a}/adapter_model.safetensors")
+    assert "a: adapter_model.safetensors was removed" in model_problems(filled, state)
+    files.rm(f"{b}/manifest.json")
+    assert f"b: {b} is missing" in model_problems(filled, state)
+
+
 def log_files(registry: Registry) -> list[Path]:
     return sorted((Path(registry.place) / "log").glob("*.json"))
 

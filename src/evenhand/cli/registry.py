@@ -10,6 +10,7 @@ import typer
 
 from evenhand.cli.options import Json, Quiet
 from evenhand.cli.output import Output
+from evenhand.errors import UserError
 
 registry_app = typer.Typer(
     name="registry",
@@ -47,7 +48,9 @@ def add_candidate(
 def list_models(
     place: Place = "registry",
     log: Annotated[bool, typer.Option("--log", help="Every decision, not only the state.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Also hash every file; exit 1 if one differs.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Also read and hash every file, behind a URL too; exit 1 if one differs.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -59,6 +62,8 @@ def list_models(
 
     registry = Registry(place)
     entries = read_log(registry)
+    if not entries:
+        raise UserError(f"{place} is no registry: it has no log. `evenhand registry add FOLDER` begins one.")
     state = state_of(entries)
     found: dict[str, Any] = {
         "incumbent": state.incumbent,
@@ -66,8 +71,8 @@ def list_models(
         "candidates": {
             name: {"manifest_sha256": sha, "place": registry.model_place(sha)} for name, sha in state.candidates.items()
         },
-        "head": entries[-1].sha256 if entries else None,
-        "problems": model_problems(registry, state) if check and not registry.is_remote else [],
+        "head": entries[-1].sha256,
+        "problems": model_problems(registry, state) if check else [],
     }
     lines = [_state_words(place, state.incumbent, state.fallback)]
     lines += [f"  {name}: {one['place']}" for name, one in found["candidates"].items()]

@@ -5,11 +5,12 @@ A registry is a folder or a URL that fsspec knows: `models/` holds what was ship
 the new one.
 """
 
+import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from typing import Any
 import fsspec
 
 from evenhand.errors import RegistryError, UserError
-from evenhand.files import sha256_file, storage_error, sync_directory
+from evenhand.files import sha256, sha256_file, storage_error, sync_directory
 from evenhand.lifecycle.ledger import Entry, LocalShelf, RemoteShelf, Shelf, append, read_entries
+from evenhand.lifecycle.manifest import NAME, SIGNATURE, manifest_hash, problems, read_manifest
 from evenhand.lifecycle.manifest import entries as files_of
-from evenhand.lifecycle.manifest import manifest_hash, problems, read_manifest
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_OTHER_MANIFEST = "its manifest is not the one that was added"
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,17 +204,45 @@ def read_gate(file: Path) -> dict[str, Any]:
 
 
 def model_problems(registry: Registry, state: State) -> list[str]:
-    """What is wrong with the models that the log names: files that are missing or changed. Local registries only."""
-    found = []
-    for name, manifest in state.candidates.items():
-        folder = Path(registry.model_place(manifest))
-        if not folder.is_dir():
-            found.append(f"{name}: {folder} is missing")
-        elif manifest_hash(folder) != manifest:
-            found.append(f"{name}: its manifest is not the one that was added")
-        else:
-            found += [f"{name}: {problem.path} {problem.what}" for problem in problems(folder)]
-    return found
+    """What is wrong with the models that the log names: files that are missing, added or changed; reads every byte."""
+    look = _remote_problems if registry.is_remote else _local_problems
+    return [
+        f"{name}: {problem}"
+        for name, manifest in state.candidates.items()
+        for problem in look(registry.model_place(manifest), manifest)
+    ]
+
+
+def _local_problems(place: str, manifest_sha256: str) -> Iterator[str]:
+    folder = Path(place)
+    if not (folder / NAME).is_file():
+        yield f"{folder} is missing"
+    elif manifest_hash(folder) != manifest_sha256:
+        yield _OTHER_MANIFEST
+    else:
+        yield from (f"{problem.path} {problem.what}" for problem in problems(folder))
+
+
+def _remote_problems(place: str, manifest_sha256: str) -> Iterator[str]:
+    """As for a folder here; what is read is what is hashed, and a store holds files alone."""
+    files, root = fsspec.core.url_to_fs(place)
+    files.invalidate_cache()
+    there = {path[len(root) :].lstrip("/") for path in files.find(root)} if files.exists(root) else set()
+    if NAME not in there:
+        yield f"{place} is missing"
+        return
+    written = bytes(files.cat_file(f"{root}/{NAME}"))
+    if sha256(written) != manifest_sha256:
+        yield _OTHER_MANIFEST
+        return
+    manifest = json.loads(written)
+    kept = {NAME, *manifest["files"], *([SIGNATURE] if manifest.get("signature") else [])}
+    yield from (f"{path} was added" for path in sorted(there - kept))
+    yield from (f"{path} was removed" for path in sorted(kept - there))
+    for path in sorted(there & manifest["files"].keys()):
+        with files.open(f"{root}/{path}", "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != manifest["files"][path]["sha256"]:
+                yield f"{path} was changed: its sha256 is another one"
 
 
 def _refuse_taken(registry: Registry, name: str) -> list[Entry]:
