@@ -94,6 +94,28 @@ def test_findings(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "held_out",
+    [
+        {"prompt": "How many crates does Ann load in 17 days?", "completion": "x"},
+        {"prompt": "How many crates does Ann load in 17 days?", "chosen": "x", "rejected": "y"},
+        {"question": "How many crates does Ann load in 17 days?"},
+    ],
+    ids=["demonstrations", "judgments", "prompts"],
+)
+def test_held_out_prompts_among_demonstrations_are_a_severe_leak(tmp_path, held_out):
+    asked = ["Where is the harbor?", "How many crates does Ann load in 19 days?", "Who wrote the letter?"]
+    data = written(tmp_path, [{"prompt": own, "completion": "We shall see."} for own in asked])
+    held = tmp_path / "held_out.jsonl"
+    held.write_text(json.dumps(held_out))
+    found = audited(data, held_out=str(held))
+    assert {own.id: own.rows for own in found.findings} == {"leak": (1,)}
+    assert found.severe
+    assert not audited(data).severe
+    with pytest.raises(DataError, match=r"nowhere\.jsonl"):
+        audited(data, held_out=str(tmp_path / "nowhere.jsonl"))
+
+
+@pytest.mark.parametrize(
     ("reply", "early"),
     [
         (LONG, False),

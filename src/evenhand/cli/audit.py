@@ -18,7 +18,9 @@ def audit(
     report: Annotated[
         Path | None, typer.Option(help="Write the audit as an HTML page, and its JSON beside it.")
     ] = None,
-    held_out: Annotated[str | None, typer.Option(help="Held-out data to look for leaked prompts in.")] = None,
+    held_out: Annotated[
+        str | None, typer.Option(help="Judgments, demonstrations or prompts whose prompts must not be in DATA.")
+    ] = None,
     tokenizer: Tokenizer = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest side in tokens; needs --tokenizer.")] = None,
     kind: Kind = None,

@@ -12,7 +12,8 @@ from evenhand.data.facts import Facts, Tell, facts_of, silent
 from evenhand.data.findings import Finding
 from evenhand.data.measure import Map
 from evenhand.data.preparation import read_and_measure
-from evenhand.data.read import read_judgments
+from evenhand.data.prompts import prompt_kind
+from evenhand.data.read import read_as
 from evenhand.data.schema import Reading
 
 
@@ -61,13 +62,18 @@ class Appraisal:
 
 def appraise(asked: Asked, say: Callable[[str], None]) -> Appraisal:
     """Audit judgments, or demonstrations where the rows hold one reply each; raises DataError for anything else."""
+    held_out = None if asked.held_out is None else _held_out(asked.held_out)
+    options = AuditOptions(held_out=held_out, encode=asked.encode, max_tokens=asked.max_tokens)
     if asked.kind is None and (kind := demonstration_kind(asked.data)) is not None:
         reading = read_demonstrations(asked.data, kind)
         say(f"read {reading.rows_in} rows as demonstrations ({kind.name}); {len(reading.refusals)} refused")
         facts = facts_of(reading.judgments, asked.run, asked.tell)
-        return Appraisal(reading, facts, demonstration_findings(reading, facts, asked.encode, asked.max_tokens), None)
+        return Appraisal(reading, facts, demonstration_findings(reading, facts, options), None)
     reading, facts = read_and_measure(asked.data, asked.kind, (asked.run, asked.tell), say)
-    held_out = None if asked.held_out is None else read_judgments(asked.held_out)
-    options = AuditOptions(held_out=held_out, encode=asked.encode, max_tokens=asked.max_tokens)
     found = audit(reading, options, facts)
     return Appraisal(reading, facts, found.findings, found)
+
+
+def _held_out(source: str) -> Reading:
+    """Judgments, demonstrations or prompts alone, of which only the prompts are looked at."""
+    return read_as(source, demonstration_kind(source) or prompt_kind(source))

@@ -1,7 +1,7 @@
 """The checks of an audit, one small function each, in one table; each finds the judgments that a rule would remove."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from evenhand.data.items import prompt_text
 from evenhand.data.limits import tokens_of
 from evenhand.data.marks import PERSONAL, Mark
 from evenhand.data.rules import annotators_named, contradictions, exact_duplicates, near_duplicates, outvoted, ties
-from evenhand.data.schema import Judgment
+from evenhand.data.schema import Judgment, Reading
 from evenhand.data.triggers import Stance, Trigger, trigger_phrases
 
 _CERTAIN = 3.29  # standard deviations: by chance once in 1,000 clean data sets
@@ -173,12 +173,17 @@ def leak(case: Case) -> Evidence | None:
     """Prompts that are nearly one of the held-out prompts."""
     if case.options.held_out is None:
         return None
-    held = case.options.held_out.judgments
-    prompts = [prompt_text(own.prompt) for own in held]
-    prompts += [prompt_text(own.prompt) for _, own in _judgments(case)]
-    family = families(prompts, [None] * len(prompts), case.options.rules.families)
-    kept_back = set(family[: len(held)])
-    return Evidence(tuple(at for at, name in enumerate(family[len(held) :]) if name in kept_back), "severe")
+    prompts = (prompt_text(own.prompt) for _, own in _judgments(case))
+    return Evidence(tuple(leaked(prompts, case.options.held_out, case.options.rules.families)), "severe")
+
+
+def leaked(prompts: Iterable[str], held_out: Reading, threshold: float) -> list[int]:
+    """The places of prompts that are of one family with a held-out one."""
+    kept_back = [prompt_text(own.prompt) for own in held_out.judgments]
+    together = [*kept_back, *prompts]
+    family = families(together, [None] * len(together), threshold)
+    known = set(family[: len(kept_back)])
+    return [at for at, name in enumerate(family[len(kept_back) :]) if name in known]
 
 
 def pii(case: Case) -> Evidence:

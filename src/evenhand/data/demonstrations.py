@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from evenhand.data.bench import Encode
+from evenhand.data.case import AuditOptions
+from evenhand.data.checks import leaked
 from evenhand.data.contest import Claims, Contest
 from evenhand.data.conversation import answer_of, conversation_of, prompt_of, with_system
 from evenhand.data.facts import Facts
@@ -90,11 +91,9 @@ def read_demonstrations(source: str | Path, kind: Kind) -> Reading:
     return read_as(source, kind)
 
 
-def demonstration_findings(
-    reading: Reading, facts: Facts, encode: Encode | None, max_tokens: int | None
-) -> tuple[Finding, ...]:
+def demonstration_findings(reading: Reading, facts: Facts, options: AuditOptions) -> tuple[Finding, ...]:
     """What is wrong with demonstrations, each finding with the rows that a rule would remove."""
-    marks_N = facts.measures.marks_N
+    marks_N, encode, max_tokens = facts.measures.marks_N, options.encode, options.max_tokens
     findings = [
         _finding(reading, facts, "exact_duplicate", "warning", _repeats(facts)),
         _finding(reading, facts, "near_duplicate", "warning", _near_repeats(facts)),
@@ -108,6 +107,10 @@ def demonstration_findings(
     if encode is not None and max_tokens is not None:
         long = [at for at, own in enumerate(reading.judgments) if tokens_of(own, encode) > max_tokens]
         findings.append(_finding(reading, facts, "too_long", "warning", long))
+    if options.held_out is not None:
+        prompts = (prompt_text(own.prompt) for own in facts.judgments)
+        places = leaked(prompts, options.held_out, options.rules.families)
+        findings.append(_finding(reading, facts, "leak", "severe", places))
     return tuple(finding for finding in findings if finding.rows)
 
 

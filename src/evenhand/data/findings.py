@@ -170,5 +170,9 @@ DEMONSTRATION_ADVICE: dict[str, tuple[str, str]] = {
         "Supervised fine-tuning copies what it sees: refusals included.",
         "Read them, and keep those that are right.",
     ),
+    "leak": (
+        "What is measured on the held-out prompts is partly memory: they were trained on.",
+        "Take these rows out of what is trained on.",
+    ),
 }
 """Advice that is another one for demonstrations than for judgments."""
