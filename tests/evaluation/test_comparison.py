@@ -10,6 +10,7 @@ from statsmodels.stats.power import NormalIndPower
 from evenhand.errors import DataError
 from evenhand.evaluation.bootstrap import bootstrap_mean, mcnemar
 from evenhand.evaluation.comparison import MEAN, OWN, Scored, compare, disagreements
+from evenhand.evaluation.comparison_page import Told, comparison_page
 from evenhand.evaluation.contrast import contrast
 from evenhand.evaluation.interval import Sample
 from evenhand.evaluation.preference import PairTraits
@@ -118,6 +119,21 @@ def test_a_model_with_a_reference_must_win_by_both_readings():
     assert found.own_gap_B == pytest.approx(dpo.sum_gap_B)
     per_token = replace(found, per_token=True)
     assert per_token.own_gap_B == pytest.approx(dpo.mean_gap_B - (-7 / dpo.chosen_tokens_B + 7 / dpo.rejected_tokens_B))
+
+
+def test_scores_with_a_caveat_give_numbers_and_no_verdict():
+    base = np.arange(200) % 2 == 0
+    more = base.copy()
+    more[1:80:2] = True
+    plain, better = Scored("a", scored_with(base)), Scored("b", scored_with(more, 1))
+    found = compare(plain, replace(better, caveat="b was picked on these pairs"))
+    assert found.contrasts[MEAN].word == "better"
+    assert (found.word, found.withheld) == ("undecided", "b was picked on these pairs")
+    assert found.sentence.startswith("There is no verdict on b against a: b was picked on these pairs. On 200 held-out")
+    assert "in four cases of five" not in found.sentence
+    assert found.json()["withheld"] == found.withheld
+    assert "<h1>No verdict</h1>" in comparison_page([Told(found)])
+    assert compare(plain, better).json()["withheld"] is None
 
 
 def test_many_candidates_need_wider_intervals():

@@ -28,7 +28,7 @@ def done(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     value = recipe_value(small_model, {"source": str(data), "validation": 0.3}, steps=2)
     value["stages"] = {"sft": {"learning_rate": 1e-3, "steps": 1}, "dpo": {"beta": 0.1}}
     value["stages"]["curate"] = {"rules": ["tie", "exact_duplicate", "contradiction"], "families": 0.9}
-    value["stages"]["sweep"] = {"learning_rates": [1e-2], "betas": [2.0], "margins": [0.5], "length_drift": None}
+    value["stages"]["sweep"] = {"learning_rates": [1e-2, 1e-5], "betas": [2.0], "margins": [0.5], "length_drift": None}
     plan = read_plan(write_recipe(folder / "plan.yaml", value))
     source = str(Path(__file__).parents[2] / "src")
     before = os.environ.get("PYTHONPATH")
@@ -67,10 +67,23 @@ def test_simpo_is_trained_with_what_the_sweep_found(done):
     pipeline, found, _ = done
     recipe = json.loads((pipeline.run_folder("simpo") / "recipe.json").read_text())
     best = json.loads((pipeline.folder / "sweep" / "sweep.json").read_text())["best"]
-    assert (recipe["training"]["learning_rate"], recipe["objective"]["beta"]) == (1e-2, 2.0)
-    assert best["params"]["training.learning_rate"] == 1e-2
+    assert (recipe["training"]["learning_rate"], recipe["objective"]["beta"]) == (
+        best["params"]["training.learning_rate"],
+        2.0,
+    )
+    assert best["params"]["training.learning_rate"] in (1e-2, 1e-5)
     assert json.loads((pipeline.run_folder("dpo") / "recipe.json").read_text())["training"]["learning_rate"] == 1e-3
-    assert found["stages"]["sweep"]["facts"]["trials"] == 1
+    assert found["stages"]["sweep"]["facts"]["trials"] == 2
+
+
+def test_pairs_that_simpo_was_chosen_on_give_no_verdict(done):
+    _, found, _ = done
+    assert found["verdict"] == "undecided"
+    assert "the settings of simpo are the best of 2 that were tried on these same pairs" in found["withheld"]
+    assert found["sentence"].startswith("There is no verdict on simpo against dpo: ")
+    page = Path(found["page"]).read_text()
+    assert "<h1>No verdict</h1>" in page
+    assert "only other pairs can tell" in page
 
 
 def test_a_second_run_does_nothing_again_and_a_changed_recipe_only_what_follows(done):

@@ -5,7 +5,7 @@ sampled from, and by the implicit reward that its training widened. Shapes: B pa
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,17 +24,21 @@ READINGS = {MEAN: "mean log-probability", OWN: "the reward that each was trained
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A model's scores, and those of its reference where its training had one; `per_token` is the reward's form."""
+    """A model's scores, and those of its reference where its training had one; `per_token` is the reward's form.
+
+    `caveat` is a clause that says why no verdict may rest on them, None where one may.
+    """
 
     name: str
     pairs: ScoredPairs
     reference: ScoredPairs | None = None
     per_token: bool = False
+    caveat: str | None = None
 
     def on(self, yardstick: ScoredPairs) -> "Scored":
         """The same in the order of `yardstick`; raises DataError where it is not of the same pairs."""
         reference = None if self.reference is None else matched(yardstick, self.reference)
-        return Scored(self.name, matched(yardstick, self.pairs), reference, self.per_token)
+        return replace(self, pairs=matched(yardstick, self.pairs), reference=reference)
 
     @property
     def own_gap_B(self) -> Floats:
@@ -68,10 +72,15 @@ class Comparison:
         return len(self.baseline.pairs)
 
     @property
+    def withheld(self) -> str | None:
+        """Why there is no verdict, whatever the numbers are; None where there is one."""
+        return "; ".join(own.caveat for own in (self.baseline, self.candidate) if own.caveat) or None
+
+    @property
     def word(self) -> Word:
-        """`better` or `worse` only where every reading says so."""
+        """`better` or `worse` only where every reading says so, and where no verdict is withheld."""
         words = {found.word for found in self.contrasts.values()}
-        return words.pop() if len(words) == 1 else "undecided"
+        return words.pop() if len(words) == 1 and not self.withheld else "undecided"
 
     @property
     def is_same(self) -> bool:
@@ -97,6 +106,7 @@ class Comparison:
             "pairs": self.pairs,
             "difference": main.difference.json(),
             "verdict": self.word,
+            "withheld": self.withheld,
             "sentence": self.sentence,
             "detectable": main.detectable,
             "more_pairs": self._more_pairs(),
@@ -114,6 +124,8 @@ class Comparison:
 
     def _opening(self) -> str:
         one, other = self.candidate.name, self.baseline.name
+        if self.withheld:
+            return f"There is no verdict on {one} against {other}: {self.withheld}."
         match self.word:
             case "better" | "worse":
                 return f"{one} is {self.word} than {other}."
@@ -144,7 +156,7 @@ class Comparison:
 
     def _outlook(self) -> str:
         open_ones = [found for found in self.contrasts.values() if found.word == "undecided"]
-        if self.word != "undecided" or not open_ones:
+        if self.word != "undecided" or self.withheld or not open_ones:
             return ""
         widest = max(open_ones, key=lambda found: found.detectable or 0.0)
         if widest.detectable is None:

@@ -85,7 +85,7 @@ def chapter(told: Told) -> dict[str, Any]:
         "baseline": found.baseline.name,
         "candidate": found.candidate.name,
         "word": found.word,
-        "title": TITLES[found.word] if found.word != "undecided" else "Cannot be told apart",
+        "title": _title(found),
         "sentence": found.sentence,
         "difference_chart": difference_chart(found.differences),
         "lines": [
@@ -100,6 +100,12 @@ def chapter(told: Told) -> dict[str, Any]:
         "judged": told.judged,
         "checks": checks(found),
     }
+
+
+def _title(found: Comparison) -> str:
+    if found.withheld:
+        return "No verdict"
+    return TITLES[found.word] if found.word != "undecided" else "Cannot be told apart"
 
 
 def accuracy_lines(found: Comparison) -> list[Line]:

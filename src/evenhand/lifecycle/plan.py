@@ -26,7 +26,7 @@ class SFTStage(Section):
 
 
 class DPOStage(Section):
-    """DPO on the same pairs with the same budget, to compare with."""
+    """DPO on the same pairs with the recipe's own training settings, to compare with; a sweep tunes SimPO alone."""
 
     beta: PositiveFloat = Field(description="published ones are 0.01 to 0.5")
     learning_rate: PositiveFloat | None = Field(None, description="left out: the recipe's")
