@@ -146,6 +146,35 @@ def test_more_ties_than_votes_for_the_winner():
     assert fates(curate(reading(*rows), lenient)) == [None, "tie", "tie"]
 
 
+@pytest.mark.parametrize("verdict", ["tie", "b"])
+@pytest.mark.parametrize("dawid_skene", [False, True])
+def test_a_dropped_annotators_votes_decide_nothing(dawid_skene, verdict):
+    """Four who always take the answer shown first outnumber three who agree."""
+    rows = []
+
+    def judge(item, said, who, shown_first=None):
+        rows.append(judged(len(rows), f"p{item}", f"x{item}", f"y{item}", said, who, shown_first=shown_first))
+
+    for item in range(60):
+        for who in ("ann", "bob", "cat"):
+            judge(item, "a", who, "ab"[item % 2])
+        for who in ("odd1", "odd2", "odd3", "odd4"):
+            judge(item, "ab"[item % 2], who, "ab"[item % 2])
+    for who in ("ann", "bob", "cat"):
+        judge("contested", "a", who, "a")
+    for who in ("odd1", "odd2", "odd3", "odd4"):
+        judge("contested", verdict, who, "b")
+    found = curate(reading(*rows), CurationRules(near_duplicates=False, dawid_skene=dawid_skene))
+    assert {naming.annotator for naming in found.named} == {"odd1", "odd2", "odd3", "odd4"}
+    assert "majority" not in fates(found)
+    assert len(found.pairs) == 61
+
+
+def test_a_tie_that_was_uploaded_twice_is_one_vote():
+    rows = [judged(0, "p", "x", "y", "a", "ann"), *(judged(at, "p", "x", "y", "tie", "bob") for at in (1, 2))]
+    assert fates(curate(reading(*rows), PLAIN)) == [None, "tie", "tie"]
+
+
 def test_circles_are_dropped_and_chains_are_kept():
     circle = [judged(0, "p", "x", "y", "a"), judged(1, "p", "y", "z", "a"), judged(2, "p", "z", "x", "a")]
     chain = [judged(3, "p", "z", "w", "a"), judged(4, "q", "x", "y", "a"), judged(5, "q", "y", "z", "a")]

@@ -43,8 +43,9 @@ def tie(case: Case) -> Evidence:
 def contradiction(case: Case) -> Evidence:
     """Items on which annotators differ who are not at odds anyway, and circles of preferences."""
     odd = annotators_named(case.bench, case.decided)
-    places = contradictions(case.bench, [at for at in case.decided if at not in odd])
-    beaten = sum(at in places for at in outvoted(case.bench, tuple(places)))
+    left = [at for at in case.decided if at not in odd]
+    places = contradictions(case.bench, left)
+    beaten = sum(at in places for at in outvoted(case.bench, left))
     return Evidence(
         tuple(places), "severe", f"a majority would settle some and drop {beaten} judgments" if beaten else ""
     )

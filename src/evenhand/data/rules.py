@@ -6,6 +6,7 @@ that it drops, each with the reason in words. The audit calls the same functions
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,9 @@ def outvoted(bench: Bench, alive: Sequence[int]) -> Dropped:
     dropped: Dropped = {}
     if bench.rules.dawid_skene:
         return _against_the_reliable(bench, alive)
-    tied = Counter(key.item for key in bench.same if key.label == TIED) if bench.rules.ties_outvote else Counter()
+    tied = (
+        Counter(bench.same[at].item for at in _ties_that_count(bench, alive)) if bench.rules.ties_outvote else Counter()
+    )
     for item, members in by_item(bench, alive).items():
         votes = Counter(bench.same[at].label for at in members)
         split = min(votes[FIRST_WON], votes[SECOND_WON]) > 0
@@ -96,13 +99,30 @@ def outvoted(bench: Bench, alive: Sequence[int]) -> Dropped:
 
 def _against_the_reliable(bench: Bench, alive: Sequence[int]) -> Dropped:
     """Judgments against what Dawid and Skene's model holds for likeliest, ties included in what it sees."""
-    ballots, same = [bench.ballots[at] for at in alive], [bench.same[at] for at in alive]
-    likely = likely_labels(shared_ratings(bench.ballots, bench.same))
+    votes = sorted({*alive, *_ties_that_count(bench, alive)})
+    likely = likely_labels(shared_ratings([bench.ballots[at] for at in votes], [bench.same[at] for at in votes]))
     dropped: Dropped = {}
-    for at, ballot, key in zip(alive, ballots, same):
+    for at in alive:
+        verdict, key = bench.ballots[at].verdict, bench.same[at]
         if (shares := likely.get(key.item)) is not None and shares[key.label] < max(shares):
-            dropped[at] = f"{ballot.verdict} has the probability {shares[key.label]:.2f} by all annotators' records"
+            dropped[at] = f"{verdict} has the probability {shares[key.label]:.2f} by all annotators' records"
     return dropped
+
+
+def _ties_that_count(bench: Bench, alive: Sequence[int]) -> list[int]:
+    """The ties that the rules before the majority would have left, had the rule `tie` not set them aside.
+
+    A tie on an item all of whose preferences are gone is gone with them.
+    """
+    left: Sequence[int] = range(len(bench))
+    for name in takewhile(lambda name: name != "majority", bench.rules.order):
+        if name == "tie":
+            left = [at for at in left if bench.same[at].label == TIED]
+        elif name in _OF_ONE_JUDGMENT:
+            dropped = STEPS[name](bench, left)
+            left = [at for at in left if at not in dropped]
+    gone = {key.item for key in bench.same if key.label != TIED} - {bench.same[at].item for at in alive}
+    return [at for at in left if bench.same[at].label == TIED and bench.same[at].item not in gone]
 
 
 def contradictions(bench: Bench, alive: Sequence[int]) -> Dropped:
@@ -132,6 +152,7 @@ STEPS: Mapping[str, Callable[[Bench, Sequence[int]], Dropped]] = {
     "length_balance": out_of_balance,
 }
 RULE_NAMES = tuple(STEPS)
+_OF_ONE_JUDGMENT = {"category", "exact_duplicate", "annotator_at_odds", "annotator_cap"}
 
 _HABIT_WORDS = {
     "takes_longer": "takes the longer answer far more often than others do",
