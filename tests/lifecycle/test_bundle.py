@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,21 @@ def test_a_run_in_bf16_is_shipped_as_what_it_was_evaluated_as(small_model: Path,
         assert abs(mean - kept.chosen_mean_B[i]) <= 2e-2
 
 
+def test_a_base_in_float16_gives_an_export_in_float16(small_model: Path, tmp_path: Path) -> None:
+    half = shutil.copytree(small_model, tmp_path / "half")
+    AutoModelForCausalLM.from_pretrained(small_model).half().save_pretrained(half)
+    run = finished_run(tmp_path, half)
+    (merged,) = export_run(run, tmp_path / "merged", Wanted(merge=True), SILENT).proofs
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto").dtype == torch.float16
+    assert merged.loader == "transformers, float16"
+    exact, rounded = export_run(run, tmp_path / "adapter", Wanted(), SILENT).proofs
+    assert (exact.loader, rounded.loader) == ("PEFT", "PEFT, float16")
+    assert exact.largest_difference <= 1e-4
+    assert 0 < rounded.largest_difference <= 2e-2
+    with pytest.raises(UserError, match=r"'float64' is none of auto, float32, bfloat16, float16"):
+        export_run(run, tmp_path / "other", Wanted(dtype="float64"), SILENT)
+
+
 def answer_mean(model: torch.nn.Module, tokenizer: Any, prompt: str, answer: str) -> float:
     """Mean log-probability of a rendered answer and its end of turn, nats per token, by transformers alone."""
     turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
@@ -118,17 +134,17 @@ def answer_mean(model: torch.nn.Module, tokenizer: Any, prompt: str, answer: str
 
 
 @pytest.mark.parametrize("kind", ["adapter", "full"])
-@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16", "float16"])
 def test_merged_weights_are_the_trained_models(
     runs: dict[str, Path], small_model: Path, tmp_path: Path, kind: str, dtype: Any
 ) -> None:
     shipped = export_run(runs[kind], tmp_path / "out", Wanted(merge=True, dtype=dtype), SILENT)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    assert model.dtype == (torch.bfloat16 if dtype == "bfloat16" else torch.float32)
+    assert model.dtype == (torch.float32 if dtype == "auto" else getattr(torch, dtype))
     assert model.generation_config.eos_token_id == 2
-    tolerance = 0.3 if dtype == "bfloat16" else 1e-4
+    tolerance = 1e-4 if dtype == "auto" else 0.3
     assert torch.allclose(logits(model.float().eval()), trained_logits(runs[kind], small_model), atol=tolerance)
-    assert shipped.proofs[0].largest_difference <= (2e-2 if dtype == "bfloat16" else 1e-4)
+    assert shipped.proofs[0].largest_difference <= (1e-4 if dtype == "auto" else 2e-2)
     turns = [{"role": "user", "content": "Where is my parcel?"}]
     one, other = (AutoTokenizer.from_pretrained(f) for f in (tmp_path / "out", small_model))
     assert one.apply_chat_template(turns, tokenize=False) == other.apply_chat_template(turns, tokenize=False)

@@ -17,7 +17,8 @@ def export(
     dtype: Annotated[
         str,
         typer.Option(
-            help="Precision of whole weights, and of the base an adapter is proved on: auto (the base's own), float32, bfloat16."
+            help="Precision of whole weights, and of the base an adapter is proved on: auto (the base's own), float32, "
+            "bfloat16, float16."
         ),
     ] = "auto",
     key: Annotated[Path | None, typer.Option(help="Private key (PEM, elliptic curve) to sign with.")] = None,
@@ -32,14 +33,13 @@ def export(
 
     Example: evenhand export runs/harbor --out ship/harbor --merge
     """
-    from evenhand.lifecycle.appraisal import dtype_name
     from evenhand.lifecycle.bundle import Wanted, export_run
     from evenhand.lifecycle.push import push_folder, require_pushable
 
     output = Output(as_json, quiet)
     if push is not None:
         require_pushable(push)
-    shipped = export_run(run, out, Wanted(merge, gguf, dtype_name(dtype), key, serving), output.say)
+    shipped = export_run(run, out, Wanted(merge, gguf, dtype, key, serving), output.say)
     found = shipped.json()
     words = [f"{out}: {', '.join(shipped.kinds)}, proved; manifest {shipped.manifest_sha256[:16]}"]
     if push is not None:

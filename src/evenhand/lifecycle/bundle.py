@@ -20,6 +20,7 @@ from evenhand.lifecycle.base import Base, base_of
 from evenhand.lifecycle.bill import bill_of_materials
 from evenhand.lifecycle.card import card_text
 from evenhand.lifecycle.classifier import set_padding
+from evenhand.lifecycle.export import TOLERANCE
 from evenhand.lifecycle.gguf_file import write_gguf
 from evenhand.lifecycle.llama_cpp import NOT_ASKED, is_installed
 from evenhand.lifecycle.manifest import write_manifest
@@ -28,7 +29,6 @@ from evenhand.lifecycle.provenance import FinishedRun, facts_of, read_run
 from evenhand.lifecycle.signature import public_key_of, sign
 from evenhand.model.forward import Policy
 from evenhand.model.load import (
-    DtypeName,
     Source,
     builtin_or_hub,
     choose_device,
@@ -42,6 +42,7 @@ BILL = "bom.cdx.json"
 CARD = "README.md"
 # What a tokenizer is made of; weights and their configuration are written anew, and nothing that executes is copied.
 _TOKENIZER_FILES = {".json", ".jinja", ".model", ".txt"}
+_STORED = {str(dtype).removeprefix("torch."): dtype for dtype in TOLERANCE}
 _WRITTEN_ANEW = re.compile(r".*\.safetensors\.index\.json|config\.json|adapter_config\.json")
 
 
@@ -54,7 +55,7 @@ class Wanted:
 
     merge: bool = False
     gguf: bool = False
-    dtype: DtypeName = "auto"
+    dtype: str = "auto"
     key: Path | None = None
     serving: Path | None = None
 
@@ -100,9 +101,12 @@ class _Trained:
 def export_run(run_folder: Path, out: Path, wanted: Wanted, say: Callable[[str], None]) -> Shipped:
     """Write the run's model to `out`, which must not exist; it appears whole and proved, or not at all.
 
-    Raises UserError for a run without a finished model or an `out` that exists, ModelError where the base is missing or
-    another one, ExportError where the exported model is not the trained one or the server another one, StorageError where the disk fails.
+    Raises UserError for a run without a finished model, an `out` that exists or an unknown `dtype`, ModelError where the
+    base is missing or another one, ExportError where the exported model is not the trained one or the server another one,
+    StorageError where the disk fails.
     """
+    if wanted.dtype not in ("auto", *_STORED):
+        raise UserError(f"--dtype {wanted.dtype!r} is none of auto, {', '.join(_STORED)}.")
     run = read_run(run_folder)
     if out.exists() or out.is_symlink():
         raise UserError(f"{out} exists already; choose another --out, or remove it.")
@@ -231,20 +235,19 @@ def _merged(trained: _Trained) -> PreTrainedModel:
     return model.merge_and_unload() if isinstance(model, PeftModel) else model
 
 
-def _stored_dtype(trained: _Trained, name: DtypeName) -> torch.dtype:
-    """As asked, else the precision in which the base is stored."""
-    if name != "auto":
-        return torch.bfloat16 if name == "bfloat16" else torch.float32
-    config = json.loads((trained.base_source.folder / "config.json").read_text(encoding="utf-8"))
-    stored = config.get("dtype") or config.get("torch_dtype")
-    return torch.bfloat16 if stored == "bfloat16" else torch.float32
+def _stored_dtype(trained: _Trained, name: str) -> torch.dtype:
+    """As asked, else the precision in which the base is stored; fp32 for one that has no tolerance to be proved within."""
+    if name == "auto":
+        config = json.loads((trained.base_source.folder / "config.json").read_text(encoding="utf-8"))
+        name = config.get("dtype") or config.get("torch_dtype")
+    return _STORED.get(name, torch.float32)
 
 
-def _served_in(trained: _Trained, name: DtypeName) -> list[torch.dtype]:
-    """The precisions in which an adapter is proved: fp32, and bf16 where its base is served or was trained on in it."""
+def _served_in(trained: _Trained, name: str) -> list[torch.dtype]:
+    """The precisions in which an adapter is proved: fp32, and a half in which its base is served or was trained on."""
     machine = (trained.run.report or {}).get("machine") or {}
-    half = torch.bfloat16 in (_stored_dtype(trained, name), getattr(torch, machine.get("dtype", "float32")))
-    return [torch.float32, torch.bfloat16] if half else [torch.float32]
+    served = {_stored_dtype(trained, name), _STORED.get(machine.get("dtype", ""), torch.float32)}
+    return [torch.float32, *sorted(served - {torch.float32}, key=str)]
 
 
 def _publish(staging: Path, out: Path) -> None:
