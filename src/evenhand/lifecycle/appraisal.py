@@ -30,7 +30,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a command was asked to appraise; None for limits and template means the run's own, else 2048 and chat."""
+    """What a command was asked to appraise; None for limits and template means the run's own, else 2048 and chat.
+
+    `form` is that of another model, to which this one's scores are held: a reference is read as its policy is.
+    """
 
     model: str
     data: str
@@ -38,6 +41,7 @@ class Asked:
     max_tokens: int | None = None
     template: str | None = None
     dtype: str = "auto"
+    form: Form | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ def appraise(asked: Asked, say: Say, narrate: Narrator) -> Appraised:
     """Score every pair in the data; raises ModelError, DataError or UserError."""
     source = find_source(asked.model)
     require_shipped_base(source)
-    form = form_of(asked, source)
+    form = asked.form or form_of(asked, source)
     given = given_pairs(asked.data, asked.kind)
     for sentence in given.said:
         say(sentence)

@@ -8,14 +8,17 @@ from typing import Any, Literal
 
 from evenhand.data.schema import PreferencePair
 from evenhand.data.snapshot import content_hash
-from evenhand.errors import DataError, RecipeError, UserError
+from evenhand.errors import DataError, ModelError, RecipeError, UserError
 from evenhand.evaluation.comparison import Scored
 from evenhand.evaluation.evaluate import Narrator
 from evenhand.evaluation.generate import Generation
 from evenhand.evaluation.replies import read_replies
-from evenhand.lifecycle.appraisal import Asked, Say, appraise, run_recipe
+from evenhand.lifecycle.appraisal import Asked, Say, appraise, recipe_of, run_recipe
+from evenhand.lifecycle.base import weights_hash
+from evenhand.lifecycle.manifest import NAME, read_manifest
 from evenhand.lifecycle.reading import reading_of
 from evenhand.lifecycle.start import kept_drift, run_drift
+from evenhand.model.load import base_source, find_source
 from evenhand.model.scores import ScoredPairs
 from evenhand.training.journal import journal_of, read_journal
 from evenhand.training.material import read_texts
@@ -120,20 +123,17 @@ def _entrant(name: str, called_: str, data: str | None, telling: tuple[Say, Narr
                 f"{name} is no run with kept scores; add --data FILE to score it now, or give a Parquet file of "
                 "`evenhand score`."
             )
-        scored, texts = _scores(name, data, telling)
-        return Entrant(Scored(called_, scored), texts=texts)
+        scored, texts = _scored_now((name, called_), recipe_of(find_source(name)), data, telling)
+        return Entrant(scored, texts=texts)
     recipe = run_recipe(run)
     start = run / "rows" / "step-000000.parquet"
     begun = ScoredPairs.read(start) if start.exists() else None
-    kept = _kept(run, recipe, begun)
-    entrant = Entrant(
-        replace(kept, name=called_), _replies(run, "after"), cost_of(run), start=begun, run=run, drift=kept_drift(run)
-    )
     if data is None:
-        return replace(entrant, texts=_texts(run, recipe, telling[0]))
-    pairs, texts = _scores(name, data, telling)
-    reference = None if kept.reference is None else _scores(recipe.model.source, data, telling)[0]
-    return replace(entrant, scored=Scored(called_, pairs, reference, kept.per_token), texts=texts)
+        scored, texts = _kept((run, called_), recipe, begun), _texts(run, recipe, telling[0])
+    else:
+        scored, texts = _scored_now((name, called_), recipe, data, telling)
+    drift, replies = kept_drift(run), _replies(run, "after")
+    return Entrant(scored, replies, cost_of(run), texts, start=begun, run=run, drift=drift)
 
 
 def run_of(path: Path) -> Path | None:
@@ -144,18 +144,65 @@ def run_of(path: Path) -> Path | None:
     return None
 
 
-def _kept(run: Path, recipe: Recipe, start: ScoredPairs | None) -> Scored:
+def _kept(called_run: tuple[Path, str], recipe: Recipe, start: ScoredPairs | None) -> Scored:
     """The scores that a run kept at its end, and those of its `start` where that was the reference."""
+    run, called_ = called_run
     step = int(json.loads((run / "done.json").read_text(encoding="utf-8"))["step"])
     rows = run / "rows" / f"step-{step:06d}.parquet"
     if not rows.exists():
         raise DataError(
             f"{run} kept no scores: it had no held-out pairs; compare with --data FILE, which scores its model now."
         )
+    reading, pairs = reading_of(recipe), ScoredPairs.read(rows)
+    if not reading.needs_reference:
+        return Scored(called_, pairs)
+    if start is None or _other_reference(recipe) is not None:
+        return Scored(
+            called_, pairs, caveat=_unread(called_, "the run kept no scores of it; --data FILE scores it now")
+        )
+    return Scored(called_, pairs, start, reading.per_token)
+
+
+def _scored_now(
+    named: tuple[str, str], recipe: Recipe | None, data: str, telling: tuple[Say, Narrator]
+) -> tuple[Scored, tuple[PreferencePair, ...]]:
+    """The scores of a model on `data`, and of its reference in the same form where its training had one."""
+    name, called_ = named
+    pairs, texts = _scores(Asked(name, data), telling)
     reading = reading_of(recipe)
-    other = getattr(recipe.objective, "reference_model", None) not in (None, recipe.model.source)
-    reference = start if reading.needs_reference and not other else None
-    return Scored(str(run), ScoredPairs.read(rows), reference, reading.per_token)
+    if recipe is None or not reading.needs_reference:
+        return Scored(called_, pairs), texts
+    try:
+        reference = _scores(Asked(_reference(name, recipe), data, form=recipe.form), telling)[0]
+    except ModelError as error:
+        return Scored(called_, pairs, caveat=_unread(called_, str(error).rstrip("."))), texts
+    return Scored(called_, pairs, reference, reading.per_token), texts
+
+
+def _reference(name: str, recipe: Recipe) -> str:
+    """The folder of the model that training was held against; raises ModelError where an export's is not here."""
+    folder = find_source(name).folder
+    if not (folder / NAME).exists():
+        return _other_reference(recipe) or recipe.model.source
+    if (other := _other_reference(recipe)) is not None:
+        raise ModelError(f"an export does not say which weights {other} has")
+    stated = read_manifest(folder)["base"]
+    base = base_source(folder, stated["name"])
+    if (found := weights_hash(base)) != stated["sha256"]:
+        raise ModelError(
+            f"the weights of {base.name} hash to {found[:16]}, and the manifest says {stated['sha256'][:16]}"
+        )
+    return str(base.folder)
+
+
+def _other_reference(recipe: Recipe) -> str | None:
+    """The reference where it is not the model that training started from."""
+    other: str | None = getattr(recipe.objective, "reference_model", None)
+    return None if other == recipe.model.source else other
+
+
+def _unread(called_: str, why: str) -> str:
+    return f"{called_} was trained against a reference, and the reward over it was not read ({why})"
 
 
 def _replies(run: Path, when: Literal["before", "after"]) -> Generation | None:
@@ -191,8 +238,8 @@ def _texts(run: Path, recipe: Recipe, say: Say) -> tuple[PreferencePair, ...]:
     return texts.validation
 
 
-def _scores(name: str, data: str, telling: tuple[Say, Narrator]) -> tuple[ScoredPairs, tuple[PreferencePair, ...]]:
+def _scores(asked: Asked, telling: tuple[Say, Narrator]) -> tuple[ScoredPairs, tuple[PreferencePair, ...]]:
     say, narrate = telling
-    say(f"scoring {name}")
-    found = appraise(Asked(name, data), say, narrate)
+    say(f"scoring {asked.model}")
+    found = appraise(asked, say, narrate)
     return found.scored, tuple(found.held_out.texts)

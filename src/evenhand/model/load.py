@@ -66,12 +66,12 @@ def find_source(name: str) -> Source:
     base = _read_json(adapter).get("base_model_name_or_path")
     if not base:
         raise ModelError(f"{adapter} names no base model; add `base_model_name_or_path` to it.")
-    return Source(name, folder, _base_source(folder, str(base)), ignored)
+    return Source(name, folder, base_source(folder, str(base)), ignored)
 
 
-def _base_source(adapter: Path, name: str) -> Source:
-    """The base that an adapter names; of an export without a name that others know, where this machine keeps it."""
-    manifest = adapter / "manifest.json"
+def base_source(folder: Path, name: str) -> Source:
+    """The base that an adapter or an export calls so; one without a name that others know, where this machine keeps it."""
+    manifest = folder / "manifest.json"
     stated = _read_json(manifest).get("base") if manifest.exists() else None
     sha256 = stated.get("sha256") if isinstance(stated, dict) else None
     kept = (place_of(sha256) or {}).get("folder")
@@ -83,7 +83,7 @@ def _base_source(adapter: Path, name: str) -> Source:
         if sha256 is None or builtin_or_hub(name):
             raise
         raise ModelError(
-            f"{adapter} stands on a base called {name}, whose weights hash to {str(sha256)[:16]}, and this machine does not "
+            f"{folder} stands on a base called {name}, whose weights hash to {str(sha256)[:16]}, and this machine does not "
             f"know where that lies; run the command where a folder {name} holds it."
         ) from error
 
