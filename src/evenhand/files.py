@@ -111,18 +111,29 @@ def as_disk_error(write: Callable[[], object]) -> None:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keep other processes out of `folder` until the end; raises UserError where one is in it already."""
+def held(folder: Path, say: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Keep other processes out of `folder` until the end.
+
+    Where one is in it already, says so and waits for it to end, or raises UserError where nobody is there to `say` it to.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(handle, folder, say)
         yield
-    except BlockingIOError as error:
-        raise UserError(
-            f"{folder} is in use by another process; wait for it to end, or choose another folder."
-        ) from error
     finally:
         os.close(handle)
+
+
+def _lock(handle: int, folder: Path, say: Callable[[str], None] | None) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        if say is None:
+            raise UserError(
+                f"{folder} is in use by another process; wait for it to end, or choose another folder."
+            ) from error
+        say(f"{folder} is in use by another process; waiting for it to end")
+        fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 def existing_parent(path: Path) -> Path:

@@ -6,7 +6,10 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from contextlib import closing
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +23,13 @@ from evenhand.errors import RecipeError, UserError
 from evenhand.evaluation.preference import evaluate_pairs
 from evenhand.evaluation.sweep_page import sweep_page, sweep_sentence
 from evenhand.figure import Figure
+from evenhand.files import held
 from evenhand.lifecycle.align import align
 from evenhand.lifecycle.sweep import study
 from evenhand.lifecycle.sweep.ranking import Entry, objection, ranked
 from evenhand.lifecycle.sweep.search import sweep
 from evenhand.lifecycle.sweep.space import BETA, MARGIN, RATE, Wanted, read_sweep, sampler, trial_name
+from evenhand.lifecycle.sweep.trial import prepare_ground, run_trial
 from evenhand.model.scores import ScoredPairs
 from evenhand.training.checkpoint import newest_checkpoint
 from evenhand.training.guard import Vitals
@@ -170,6 +175,71 @@ def test_a_worker_elsewhere_is_gone_when_it_is_silent(tmp_path: Path) -> None:
     assert shared.take_back_lost() == []
     trial.set_user_attr("seen", 1.0)
     assert shared.take_back_lost() == [0]
+
+
+def test_a_worker_elsewhere_that_claimed_and_lives_is_never_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "LOST_SECONDS", 1.0)
+    monkeypatch.setattr(study, "SEEN_EVERY_SECONDS", 0.1)
+    shared, other = shared_study(tmp_path), shared_study(tmp_path)
+    shared.wait_for({RATE: 1e-3}, {})
+    trial = shared.claim(RATES, new=False)
+    assert trial is not None
+    assert time.time() - trial.user_attrs["seen"] < 60
+    trial.set_user_attr("worker", "elsewhere:1:1.00")
+    with study.heartbeat(trial):
+        time.sleep(1.5)  # busy, and without a validation
+        assert other.take_back_lost() == []
+    time.sleep(1.2)
+    assert other.take_back_lost() == [0]
+
+
+def test_a_worker_without_a_name_is_gone_after_a_while_whatever_the_time_zone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = shared_study(tmp_path)
+    shared.study.ask(RATES)
+    with closing(sqlite3.connect(tmp_path / "study.db")) as database, database:
+        database.execute("UPDATE trials SET datetime_start = datetime(datetime_start, '-9 hours')")
+    assert shared.take_back_lost() == []
+    monkeypatch.setattr(study, "NAMELESS_SECONDS", 0.0)
+    assert shared.take_back_lost() == [0]
+
+
+def test_a_trial_that_was_given_up_meanwhile_is_dropped_with_a_sentence_and_counted_once(tmp_path: Path) -> None:
+    wanted = read_sweep(recipe_file(tmp_path, STAGED | {"betas": [2.0], "margins": [0.5]}, validate_every=2))
+    telling, said = listening()
+    beside = f"sqlite:///{tmp_path / 'out' / 'study.db'}"
+
+    def give_up(sentence: str) -> None:
+        said.append(sentence)
+        if sentence.startswith("trial 0:") and said.count(sentence) == 1:
+            other = optuna.load_study(study_name=wanted.recipe.name, storage=beside)
+            other.enqueue_trial(dict(wanted.start) | {RATE: 3e-3}, user_attrs={"stage": RATE, "first": 0})
+            other.tell(0, state=TrialState.FAIL)
+
+    found = sweep(wanted, tmp_path / "out", None, replace(telling, say=give_up))
+    assert [sentence for sentence in said if "is dropped here" in sentence] == [
+        "trial 0 is dropped here: this worker was silent for so long that the trial was given to whoever is next"
+    ]
+    assert sorted(own["number"] for own in found["trials"]) == [0, 1]
+
+
+def test_a_trial_waits_for_the_process_that_is_in_its_folder(swept: tuple[Wanted, Path, dict[str, Any]]) -> None:
+    wanted, folder, found = swept
+    run = Path(found["best"]["run"])
+    telling, said = listening()
+    recipe = wanted.trial(found["best"]["params"])
+    ground = prepare_ground(wanted.recipe, folder / "out", telling)
+    with ExitStack() as busy, ThreadPoolExecutor() as threads:
+        busy.enter_context(held(run))
+        waits = threads.submit(run_trial, ground, recipe, run, lambda *_: False)
+        time.sleep(0.5)
+        assert not waits.done()
+        assert "in use by another process; waiting" in said[-1]
+        busy.close()
+        assert waits.result(timeout=30)["step"] == found["trials"][0]["step"]
 
 
 def test_the_same_values_are_not_run_by_two(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import optuna
 import yaml
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
 from evenhand.errors import RecipeError
@@ -16,9 +17,9 @@ from evenhand.lifecycle.bench import Telling
 from evenhand.lifecycle.sweep.ranking import Entry, behind, objection, ranked, told_apart
 from evenhand.lifecycle.sweep.space import Params, Wanted, sampler, trial_name, words
 from evenhand.lifecycle.sweep.study import (
-    SEEN_EVERY_SECONDS,
     Shared,
     done,
+    heartbeat,
     number_of,
     open_study,
     params_of,
@@ -153,31 +154,42 @@ def _all_done(worker: Worker) -> bool:
 
 
 def _work(worker: Worker, trial: Trial) -> None:
-    """Run a trial to its end and tell the study."""
-    recipe, shared = worker.wanted.trial(trial.params), worker.shared
-    worker.ground.tell.say(f"trial {trial.user_attrs.get('first', trial.number)}: {words(trial.params)}")
-    seen = [time.time()]
+    """Run a trial to its end and tell the study; drop it where another worker has taken it for lost meanwhile."""
+    say, number = worker.ground.tell.say, trial.user_attrs.get("first", trial.number)
+    say(f"trial {number}: {words(trial.params)}")
+    try:
+        with heartbeat(trial):
+            _tell_result(worker, trial, _result(worker, trial))
+    except UpdateFinishedTrialError:
+        say(
+            f"trial {number} is dropped here: this worker was silent for so long that the trial was given to whoever is next"
+        )
+
+
+def _result(worker: Worker, trial: Trial) -> dict[str, Any]:
+    """What comes of a trial; the study is told of each validation."""
 
     def hopeless(validation: dict[str, Any], step: int) -> bool:
         with studied():
-            if time.time() - seen[0] > SEEN_EVERY_SECONDS:
-                seen[0] = time.time()
-                trial.set_user_attr("seen", seen[0])
             value = (validation.get("length_balanced_accuracy") or {}).get("value")
             if value is None:
                 return False
             trial.report(float(value), step)
             return worker.wanted.sweep.prune and trial.should_prune()
 
-    result = run_trial(worker.ground, recipe, worker.folder_of(trial.params), hopeless)
+    return run_trial(worker.ground, worker.wanted.trial(trial.params), worker.folder_of(trial.params), hopeless)
+
+
+def _tell_result(worker: Worker, trial: Trial, result: dict[str, Any]) -> None:
+    study = worker.shared.study
     with studied():
         trial.set_user_attr("result", {key: own for key, own in result.items() if key != "identity"})
         value = (result.get("length_balanced_accuracy") or {}).get("value")
         lost = value is None or result["guard"] or result["pruned"] is not None
         if lost:
-            shared.study.tell(trial.number, state=TrialState.PRUNED)
+            study.tell(trial.number, state=TrialState.PRUNED, skip_if_finished=True)
         else:
-            shared.study.tell(trial.number, value)
+            study.tell(trial.number, value, skip_if_finished=True)
 
 
 def conclude(worker: Worker) -> dict[str, Any]:

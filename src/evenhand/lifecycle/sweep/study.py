@@ -3,15 +3,16 @@
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import optuna
 import psutil
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
@@ -20,7 +21,7 @@ from evenhand.lifecycle.sweep.space import Params
 
 # A worker on another machine that has not been heard of for so long is gone.
 LOST_SECONDS = 600.0
-# One that was killed before it could say who it is.
+# One that was killed before it could say who it is, counted from when we met it.
 NAMELESS_SECONDS = 30.0
 SEEN_EVERY_SECONDS = 60.0
 _LOCK_SECONDS = 60
@@ -31,10 +32,11 @@ _DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """A study and who we are in it."""
+    """A study, who we are in it, and when we first met each running trial whose worker has not said who it is."""
 
     study: optuna.Study
     worker: str
+    nameless: dict[int, float] = field(default_factory=dict)
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -46,13 +48,14 @@ class Shared:
         another worker has the same."""
         if not new and not any(one.state == TrialState.WAITING for one in self.trials):
             return None
-        with studied():
+        with studied(), suppress(UpdateFinishedTrialError):  # given up by another worker before we said who we are
             trial = self.study.ask(dict(distributions))
+            trial.set_user_attr("seen", time.time())
             trial.set_user_attr("worker", self.worker)
-            if self._has_elder(trial):
-                self.study.tell(trial.number, state=TrialState.FAIL)
-                return None
-        return trial
+            if not self._has_elder(trial):
+                return trial
+            self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        return None
 
     def wait_for(self, params: Params, about: Mapping[str, Any]) -> None:
         """See that a trial with these values is there: waiting, running or done."""
@@ -63,16 +66,29 @@ class Shared:
         """Let every trial whose worker is gone wait again; their numbers. Its run folder goes on where it is."""
         found = []
         for one in self.trials:
-            if one.state != TrialState.RUNNING or not is_lost(one):
+            if one.state != TrialState.RUNNING or not self.is_lost(one):
                 continue
             waits = [params_of(own) for own in self.trials if own.state == TrialState.WAITING]
             if params_of(one) not in waits:  # before the other is given up, so that a kill here loses nothing
                 kept = {key: own for key, own in one.user_attrs.items() if key not in ("worker", "seen")}
                 self.study.enqueue_trial(params_of(one), user_attrs=kept | {"first": number_of(one)})
-            with suppress(ValueError, optuna.exceptions.UpdateFinishedTrialError):  # another worker was quicker
+            with suppress(ValueError, UpdateFinishedTrialError):  # another worker was quicker
                 self.study.tell(one.number, state=TrialState.FAIL)
                 found.append(one.number)
         return found
+
+    def is_lost(self, trial: FrozenTrial) -> bool:
+        """Whether the worker of a running trial is gone."""
+        named = trial.user_attrs.get("worker")
+        if named is None:  # when it began is told in the local time of some machine, so we count from when we met it
+            now = time.monotonic()
+            return now - self.nameless.setdefault(trial.number, now) > NAMELESS_SECONDS
+        host, pid, started = str(named).rsplit(":", 2)
+        if host == platform.node():
+            with suppress(psutil.Error):
+                return f"{psutil.Process(int(pid)).create_time():.2f}" != started
+            return True
+        return time.time() - float(trial.user_attrs.get("seen", 0.0)) > LOST_SECONDS
 
     def _has_elder(self, trial: Trial) -> bool:
         """Whether the same values are done, or run under a lower number by a worker that lives."""
@@ -82,7 +98,7 @@ class Shared:
             and params_of(other) == own
             and (
                 other.state in _DONE
-                or (other.state == TrialState.RUNNING and other.number < trial.number and not is_lost(other))
+                or (other.state == TrialState.RUNNING and other.number < trial.number and not self.is_lost(other))
             )
             for other in self.trials
         )
@@ -146,24 +162,33 @@ def studied() -> Any:
         raise UserError(
             f"the study's database cannot be used ({said}); PostgreSQL needs: pip install 'evenhand[postgres]'."
         ) from error
-    except optuna.exceptions.StorageInternalError as error:
+    except StorageInternalError as error:
         raise UserError(
             f"the study's database failed ({' '.join(str(error).split())[:200]}); start again to go on."
         ) from error
 
 
-def is_lost(trial: FrozenTrial) -> bool:
-    """Whether the worker of a running trial is gone."""
-    began = trial.datetime_start or datetime.now()
-    named = trial.user_attrs.get("worker")
-    if named is None:
-        return (datetime.now() - began).total_seconds() > NAMELESS_SECONDS
-    host, pid, started = str(named).rsplit(":", 2)
-    if host == platform.node():
-        with suppress(psutil.Error):
-            return f"{psutil.Process(int(pid)).create_time():.2f}" != started
-        return True
-    return time.time() - float(trial.user_attrs.get("seen", began.timestamp())) > LOST_SECONDS
+@contextmanager
+def heartbeat(trial: Trial) -> Iterator[None]:
+    """Lets the study know until the end that the worker of `trial` lives, whatever it is busy with."""
+    ended = Event()
+
+    def beat() -> None:
+        while not ended.wait(SEEN_EVERY_SECONDS):
+            try:
+                trial.set_user_attr("seen", time.time())
+            except UpdateFinishedTrialError:
+                return  # it was given up, which the worker finds out when it tells its next figure
+            except (SQLAlchemyError, StorageInternalError):
+                continue  # one beat less; the next one comes long before the worker counts as gone
+
+    thread = Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def number_of(trial: FrozenTrial) -> int:

@@ -85,14 +85,25 @@ def prepare_ground(recipe: Recipe, folder: Path, tell: Telling) -> Ground:
 def run_trial(ground: Ground, recipe: Recipe, folder: Path, hopeless: Hopeless) -> dict[str, Any]:
     """Train `recipe` in `folder`, or read what came of it before; the result as JSON.
 
-    `guard` says why a trial that fell apart cannot win, `pruned` that it was ended early.
+    `guard` says why a trial that fell apart cannot win, `pruned` that it was ended early. Waits for another process that
+    is in the folder, which may be on the same trial.
     """
     identity = identity_of(recipe, ground.hashes, ground.tokenizer)
     kept = folder / RESULT
-    if kept.exists():
-        found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-        if found["identity"] == identity:
-            return found
+    folder.mkdir(parents=True, exist_ok=True)
+    with held(folder, ground.tell.say):
+        if kept.exists():
+            found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+            if found["identity"] == identity:
+                return found
+        result = {"identity": identity, **_trained(ground, recipe, (folder, identity), hopeless)}
+        write_json(kept, result)
+    return result
+
+
+def _trained(ground: Ground, recipe: Recipe, place: tuple[Path, dict[str, str]], hopeless: Hopeless) -> dict[str, Any]:
+    """What comes of training in a folder, under the identity that the folder gets."""
+    folder, identity = place
     policy = policy_of(recipe, ground.source)
     pruned: list[int] = []
 
@@ -107,20 +118,17 @@ def run_trial(ground: Ground, recipe: Recipe, folder: Path, hopeless: Hopeless) 
     guard, model_step = None, None
     try:
         open_folder(bench, [])
-        with held(folder):
-            model_step = fit(bench, ground.before, lambda: bool(pruned)).model_step
+        model_step = fit(bench, ground.before, lambda: bool(pruned)).model_step
     except (CollapseError, NonFiniteError) as error:
         guard = str(error)
     finally:
         policy.release()
-    result: dict[str, Any] = {"identity": identity, "guard": guard, "pruned": pruned[0] if pruned else None}
-    result |= (
+    figures = (
         _figures(bench, model_step, ground.before)
         if model_step is not None
         else {"step": None, "seconds": _seconds(folder)}
     )
-    write_json(kept, result)
-    return result
+    return {"guard": guard, "pruned": pruned[0] if pruned else None, **figures}
 
 
 def _figures(bench: Bench, step: int, before: Evaluated) -> dict[str, Any]:
