@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import optuna
@@ -149,17 +150,17 @@ def test_a_trial_whose_worker_is_gone_waits_again_and_keeps_its_number(tmp_path:
     shared.wait_for({RATE: 1e-3}, {"stage": RATE})
     shared.wait_for({RATE: 1e-3}, {"stage": RATE})
     assert len(shared.trials) == 1
-    trial = shared.claim(RATES, new=False)
+    trial = shared.claim(RATES, None)
     assert trial is not None
-    assert shared.claim(RATES, new=False) is None
-    assert shared.take_back_lost() == []  # we live
+    assert shared.claim(RATES, None) is None
+    assert shared.take_back_lost(None) == []  # we live
     gone = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
     )
     host = shared.worker.rsplit(":", 2)[0]
     trial.set_user_attr("worker", f"{host}:{gone.stdout.strip()}:1.00")
-    assert shared.take_back_lost() == [0]
-    again = shared.claim(RATES, new=False)
+    assert shared.take_back_lost(None) == [0]
+    again = shared.claim(RATES, None)
     assert again is not None
     assert again.params == {RATE: 1e-3}
     assert study.number_of(shared.study.trials[again.number]) == 0
@@ -169,12 +170,12 @@ def test_a_trial_whose_worker_is_gone_waits_again_and_keeps_its_number(tmp_path:
 def test_a_worker_elsewhere_is_gone_when_it_is_silent(tmp_path: Path) -> None:
     shared = shared_study(tmp_path)
     shared.wait_for({RATE: 1e-3}, {})
-    trial = shared.claim(RATES, new=False)
+    trial = shared.claim(RATES, None)
     assert trial is not None
     trial.set_user_attr("worker", "elsewhere:1:1.00")
-    assert shared.take_back_lost() == []
+    assert shared.take_back_lost(None) == []
     trial.set_user_attr("seen", 1.0)
-    assert shared.take_back_lost() == [0]
+    assert shared.take_back_lost(None) == [0]
 
 
 def test_a_worker_elsewhere_that_claimed_and_lives_is_never_gone(
@@ -184,27 +185,27 @@ def test_a_worker_elsewhere_that_claimed_and_lives_is_never_gone(
     monkeypatch.setattr(study, "SEEN_EVERY_SECONDS", 0.1)
     shared, other = shared_study(tmp_path), shared_study(tmp_path)
     shared.wait_for({RATE: 1e-3}, {})
-    trial = shared.claim(RATES, new=False)
+    trial = shared.claim(RATES, None)
     assert trial is not None
     assert time.time() - trial.user_attrs["seen"] < 60
     trial.set_user_attr("worker", "elsewhere:1:1.00")
     with study.heartbeat(trial):
         time.sleep(1.5)  # busy, and without a validation
-        assert other.take_back_lost() == []
+        assert other.take_back_lost(None) == []
     time.sleep(1.2)
-    assert other.take_back_lost() == [0]
+    assert other.take_back_lost(None) == [0]
 
 
 def test_a_worker_without_a_name_is_gone_after_a_while_whatever_the_time_zone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = shared_study(tmp_path)
-    shared.study.ask(RATES)
+    shared.study.ask(RATES)  # killed right after
     with closing(sqlite3.connect(tmp_path / "study.db")) as database, database:
         database.execute("UPDATE trials SET datetime_start = datetime(datetime_start, '-9 hours')")
-    assert shared.take_back_lost() == []
+    assert shared.take_back_lost(None) == []
     monkeypatch.setattr(study, "NAMELESS_SECONDS", 0.0)
-    assert shared.take_back_lost() == [0]
+    assert shared.take_back_lost(None) == [0]
 
 
 def test_a_trial_that_was_given_up_meanwhile_is_dropped_with_a_sentence_and_counted_once(tmp_path: Path) -> None:
@@ -246,9 +247,48 @@ def test_the_same_values_are_not_run_by_two(tmp_path: Path) -> None:
     shared = shared_study(tmp_path)
     shared.study.enqueue_trial({RATE: 1e-3})
     shared.study.enqueue_trial({RATE: 1e-3})
-    assert shared.claim(RATES, new=False) is not None
-    assert shared.claim(RATES, new=False) is None
+    assert shared.claim(RATES, None) is not None
+    assert shared.claim(RATES, None) is None
     assert [one.state for one in shared.study.trials] == [TrialState.RUNNING, TrialState.FAIL]
+
+
+class Slow(study.Shared):
+    """A worker between whose look at the study and whose claim another one takes what waits."""
+
+    @property
+    def trials(self) -> list[optuna.trial.FrozenTrial]:
+        seen = super().trials
+        if any(one.state == TrialState.WAITING for one in seen):
+            other = shared_study(Path(str(self.worker)))
+            assert other.claim(RATES, None) is not None
+        return seen
+
+
+def test_a_worker_that_comes_too_late_for_a_waiting_trial_makes_none(tmp_path: Path) -> None:
+    shared = shared_study(tmp_path)
+    shared.wait_for({RATE: 1e-3}, {"stage": RATE})
+    late = Slow(shared.study, str(tmp_path))
+    assert late.claim(RATES, None) is None
+    assert [one.params for one in shared.trials] == [{RATE: 1e-3}]
+    shared.study.ask(RATES)  # and was killed before it could give it up
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "NAMELESS_SECONDS", -1.0)
+        assert len(shared.take_back_lost(None)) == 1
+    assert [one.params for one in shared.trials] == [{RATE: 1e-3}]
+
+
+def test_no_worker_proposes_beyond_what_was_asked_for(tmp_path: Path) -> None:
+    workers = [shared_study(tmp_path) for _ in range(4)]
+    together = Barrier(len(workers))
+
+    def claim(worker: study.Shared) -> None:
+        together.wait()
+        for _ in range(3):
+            worker.claim(RATES, 2)
+
+    with ThreadPoolExecutor(len(workers)) as threads:
+        list(threads.map(claim, workers))
+    assert len(workers[0].trials) == 2
 
 
 def test_what_the_sampler_proposes_does_not_hang_on_restarts(tmp_path: Path) -> None:
@@ -259,7 +299,7 @@ def test_what_the_sampler_proposes_does_not_hang_on_restarts(tmp_path: Path) -> 
             if restart:
                 shared = shared_study(folder)
             shared.study.sampler = sampler(7, number)
-            trial = shared.claim(RATES, new=True)
+            trial = shared.claim(RATES, 6)
             assert trial is not None
             shared.study.tell(trial.number, -abs(trial.params[RATE] - 0.01))
             found.append(trial.params[RATE])

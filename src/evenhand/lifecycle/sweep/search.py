@@ -94,16 +94,16 @@ def sweep(wanted: Wanted, folder: Path, url: str | None, tell: Telling) -> dict[
 def _next(worker: Worker) -> Trial | None:
     """A trial for this worker; None where it has to wait for others."""
     shared, sweep_section = worker.shared, worker.wanted.sweep
-    for number in shared.take_back_lost():
+    for number in shared.take_back_lost(sweep_section.trials):
         worker.ground.tell.say(f"trial {number} lost its worker; it goes on from its last checkpoint")
     distributions = worker.wanted.distributions
     if sweep_section.space is None:
         _enqueue_stage(worker)
-        return shared.claim(distributions, new=False)
+        return shared.claim(distributions, None)
     for _ in range(_PROPOSALS):
         count = len(shared.trials)
         shared.study.sampler = sampler(sweep_section.seed, len(shared.study.get_trials(deepcopy=False)))
-        trial = shared.claim(distributions, new=count < (sweep_section.trials or 0))
+        trial = shared.claim(distributions, sweep_section.trials)
         if trial is not None or count >= (sweep_section.trials or 0):
             return trial
     raise RecipeError(

@@ -43,16 +43,17 @@ class Shared:
         """All trials but those that were given up: lost ones are taken up again under another number."""
         return [one for one in self.study.get_trials(deepcopy=False) if one.state != TrialState.FAIL]
 
-    def claim(self, distributions: Mapping[str, Any], new: bool) -> Trial | None:
-        """A trial of our own: one that waits, else a proposed one if `new`; None where there is neither, or where
-        another worker has the same."""
-        if not new and not any(one.state == TrialState.WAITING for one in self.trials):
+    def claim(self, distributions: Mapping[str, Any], most: int | None) -> Trial | None:
+        """A trial of our own: one that waits, else a proposed one as long as there are fewer than `most` trials (None:
+        never); None where there is neither, or where another worker has the same."""
+        trials = self.trials
+        if len(trials) >= (most or 0) and not any(one.state == TrialState.WAITING for one in trials):
             return None
         with studied(), suppress(UpdateFinishedTrialError):  # given up by another worker before we said who we are
             trial = self.study.ask(dict(distributions))
             trial.set_user_attr("seen", time.time())
             trial.set_user_attr("worker", self.worker)
-            if not self._has_elder(trial):
+            if not self._has_elder(trial) and not self._is_unasked(self.study.trials[trial.number], most):
                 return trial
             self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
         return None
@@ -62,20 +63,28 @@ class Shared:
         if not any(params_of(one) == dict(params) for one in self.trials):
             self.study.enqueue_trial(dict(params), user_attrs=dict(about))
 
-    def take_back_lost(self) -> list[int]:
+    def take_back_lost(self, most: int | None) -> list[int]:
         """Let every trial whose worker is gone wait again; their numbers. Its run folder goes on where it is."""
-        found = []
+        found: list[int] = []
         for one in self.trials:
             if one.state != TrialState.RUNNING or not self.is_lost(one):
                 continue
             waits = [params_of(own) for own in self.trials if own.state == TrialState.WAITING]
-            if params_of(one) not in waits:  # before the other is given up, so that a kill here loses nothing
+            asked = not self._is_unasked(one, most)
+            if asked and params_of(one) not in waits:  # before the other is given up, so that a kill here loses nothing
                 kept = {key: own for key, own in one.user_attrs.items() if key not in ("worker", "seen")}
                 self.study.enqueue_trial(params_of(one), user_attrs=kept | {"first": number_of(one)})
             with suppress(ValueError, UpdateFinishedTrialError):  # another worker was quicker
                 self.study.tell(one.number, state=TrialState.FAIL)
-                found.append(one.number)
+                found += [one.number] if asked else []
         return found
+
+    def _is_unasked(self, trial: FrozenTrial, most: int | None) -> bool:
+        """Whether nobody wants a trial, since another worker was quicker between our look at the study and our claim: one
+        that was proposed when it should have waited there, or one beyond `most`."""
+        if most is None:
+            return "fixed_params" not in trial.system_attrs
+        return sum(number_of(other) < number_of(trial) for other in self.trials) >= most
 
     def is_lost(self, trial: FrozenTrial) -> bool:
         """Whether the worker of a running trial is gone."""
