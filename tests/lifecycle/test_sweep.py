@@ -339,7 +339,56 @@ WRONG = {
     "two ways at once": ({"space": {"objective.beta": [1.0]}, "trials": 1, "betas": [1.0]}, "not both"),
     "a range turned round": ({"space": {"objective.beta": {"low": 3.0, "high": 2.0}}, "trials": 1}, "below high"),
     "an unknown word": ({"rates": [1.0]}, "rates"),
+    "no key at all": ({"space": {}, "trials": 1}, "names no key"),
+    "no value": ({"space": {RATE: []}, "trials": 1}, "lists no value of training.learning_rate"),
+    "a later value": ({"space": {"training.batch_pairs": [16, 0]}, "trials": 1}, "batch_pairs"),
+    "a range's other end": ({"space": {"objective.label_smoothing": {"low": 0.0, "high": 1.0}}, "trials": 1}, "0.5"),
+    "a stage's later value": ({"learning_rates": [1e-3], "betas": [2.0], "margins": [0.1, "x"]}, "margins"),
+    "half a rank": ({"space": {"model.adapter.rank": {"low": 8.5, "high": 64}}, "trials": 1}, "integer"),
+    "a range of a switch": ({"space": {"objective.hinge": {"low": 0, "high": 1}}, "trials": 1}, "list its values"),
+    "a section that is not there": ({"space": {"training.foo.bar": [1]}, "trials": 1}, "no section `training.foo`"),
+    "another reference": ({"space": {"objective.reference_model": ["x"]}, "trials": 1}, "reference_model"),
 }
+
+
+def test_the_rank_of_an_adapter_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    path = recipe_file(tmp_path, {"space": {"model.adapter.rank": [8, 16]}, "trials": 2})
+    with pytest.raises(RecipeError, match=r"no section `model\.adapter`"):
+        read_sweep(path, ("model.adapter=null",))
+
+
+def test_a_range_of_whole_numbers_proposes_only_those(tmp_path: Path) -> None:
+    space = {
+        "model.adapter.rank": {"low": 8, "high": 64},
+        "training.batch_pairs": {"low": 8, "high": 64, "log": True},
+        "objective.beta": {"low": 2, "high": 10},
+    }
+    wanted, shared = read_sweep(recipe_file(tmp_path, {"space": space, "trials": 8})), shared_study(tmp_path)
+    for _ in range(8):
+        trial = shared.claim(wanted.distributions, 8)
+        assert trial is not None
+        assert [type(own) for own in trial.params.values()] == [int, int, float]
+        assert wanted.trial(trial.params).training.batch_pairs == trial.params["training.batch_pairs"]
+
+
+def test_a_trial_that_cannot_run_is_listed_with_the_reason_and_the_others_are_run(tmp_path: Path) -> None:
+    space = {"objective.hinge": [False, True], "objective.label_smoothing": [0.0, 0.1], "training.batch_pairs": [6, 2]}
+    path = recipe_file(tmp_path, {"space": space, "trials": 8, "length_drift": None})
+    ranked_rows = [
+        {"prompt": row["prompt"], "responses": [row["chosen"], "garden", row["rejected"]], "ranking": [1, 2, 3]}
+        for row in learnable(12)
+    ]
+    write_rows(tmp_path / "train.jsonl", ranked_rows)
+    wanted = read_sweep(path)
+    found = sweep(wanted, tmp_path / "out", None, listening()[0])
+    said = {tuple(own["params"].values()): str(own["objection"]) for own in found["trials"]}
+    assert len(said) == 8
+    for (hinge, smoothing, batch), reason in said.items():
+        wrong = "no label smoothing" if hinge and smoothing else "stay together" if batch == 2 else None
+        assert wrong in reason if wrong else "stay together" not in reason
+    assert "could not run" in sweep_sentence(found | {"best": None})
+    sweep_page(found)
+    assert sweep(wanted, tmp_path / "out", None, listening()[0]) == found
 
 
 @pytest.mark.parametrize("name", WRONG)

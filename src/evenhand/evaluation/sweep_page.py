@@ -61,7 +61,7 @@ def sweep_sentence(found: Mapping[str, Any]) -> str:
     """What was found, in words with n and intervals."""
     trials, best = found["trials"], found["best"]
     if best is None:
-        return f"None of {len(trials)} trials may win: each was ended early, fell apart, or changed the length of replies too much."
+        return f"None of {len(trials)} trials may win: each was ended early, fell apart, could not run, or changed the length of replies too much."
     own = next(trial for trial in trials if trial["number"] == best["number"])
     figure = figure_of(own)
     said = (

@@ -26,7 +26,7 @@ from evenhand.lifecycle.sweep.study import (
     studied,
     study_url,
 )
-from evenhand.lifecycle.sweep.trial import RESULT, Ground, prepare_ground, run_trial
+from evenhand.lifecycle.sweep.trial import RESULT, Ground, prepare_ground, run_trial, unfit
 from evenhand.training.ranks import launched_ranks
 
 _POLL_SECONDS = 2.0
@@ -43,8 +43,12 @@ class Worker:
     shared: Shared
 
     def folder_of(self, params: Params) -> Path:
-        """The run folder of a trial."""
-        return self.ground.folder / "trials" / trial_name(self.wanted.trial(params))
+        """The run folder of a trial; values that make no recipe together get a name for the record, and no folder."""
+        try:
+            name = trial_name(self.wanted.trial(params))
+        except RecipeError:
+            name = sha256(canonical_json(dict(params)))[:12]
+        return self.ground.folder / "trials" / name
 
     def entries(self) -> list[Entry]:
         """Every trial that is done, by number; results travel in the study, rows lie in run folders."""
@@ -177,7 +181,11 @@ def _result(worker: Worker, trial: Trial) -> dict[str, Any]:
             trial.report(float(value), step)
             return worker.wanted.sweep.prune and trial.should_prune()
 
-    return run_trial(worker.ground, worker.wanted.trial(trial.params), worker.folder_of(trial.params), hopeless)
+    try:
+        recipe = worker.wanted.trial(trial.params)
+    except RecipeError as error:  # each value is good beside the first of the others, and not these together
+        return unfit(str(error))
+    return run_trial(worker.ground, recipe, worker.folder_of(trial.params), hopeless)
 
 
 def _tell_result(worker: Worker, trial: Trial, result: dict[str, Any]) -> None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from evenhand.errors import RecipeError
@@ -20,14 +21,18 @@ RATE, BETA, MARGIN = "training.learning_rate", "objective.beta", "objective.marg
 # github.com/princeton-nlp/SimPO, README: beta 2.0 to 2.5, larger for instruct models up to 10; gamma/beta from 0 to 1.
 BETAS, MARGINS = (2.0, 2.5, 5.0, 10.0), (0.1, 0.3, 0.5, 0.8)
 RATE_FACTORS = (1 / 3, 1.0, 3.0)
-# A seed is luck and no setting; the data decides what is compared; neither is searched.
+# A seed is luck and no setting; the data decides what is compared; which way a reference is had moves no number, and
+# another one makes other losses. None of them is searched.
 _SEARCHED = ("training.", "objective.", "model.adapter.")
-_NEVER = ("training.seed", "objective.name", "objective.preset", "objective.paper_gamma")
+_NEVER = (
+    *("training.seed", "objective.name", "objective.preset", "objective.paper_gamma"),
+    *("objective.reference", "objective.reference_model", "objective.reference_cache"),
+)
 Params = Mapping[str, Any]
 
 
 class Range(Section):
-    """All numbers from `low` to `high`."""
+    """All numbers from `low` to `high`; the whole ones, where the recipe's key takes no others."""
 
     low: float
     high: float
@@ -61,9 +66,13 @@ class SweepSection(Section):
             raise ValueError("give `space`, or stages (`learning_rates`, `betas`, `margins`), and not both")
         if (self.space is None) != (self.trials is None):
             raise ValueError("`trials` belongs to `space`: stages say themselves how many trials they are")
-        for key in self.space or {}:
+        if self.space == {}:
+            raise ValueError("`space` names no key to search")
+        for key, own in (self.space or {}).items():
             if not key.startswith(_SEARCHED) or key in _NEVER:
                 raise ValueError(f"`space` has {key}; searched are keys of training, objective and model.adapter")
+            if own == ():
+                raise ValueError(f"`space` lists no value of {key}")
         return self
 
 
@@ -107,15 +116,36 @@ class Wanted:
     def distributions(self) -> dict[str, BaseDistribution]:
         """What Optuna is told of each key."""
         if self.sweep.space is not None:
-            return {
-                key: FloatDistribution(own.low, own.high, log=own.log)
-                if isinstance(own, Range)
-                else CategoricalDistribution(own)
-                for key, own in self.sweep.space.items()
-            }
+            return {key: self._distribution(key, own) for key, own in self.sweep.space.items()}
         start = self.start
         every = {stage.key: (*stage.values, start[stage.key]) for stage in self.stages}
         return {key: FloatDistribution(min(own), max(own), log=key != MARGIN) for key, own in every.items()}
+
+    def _distribution(self, key: str, own: Range | tuple[Any, ...]) -> BaseDistribution:
+        """What Optuna is told of a key of the space; raises RecipeError for a range where the recipe takes no number."""
+        if not isinstance(own, Range):
+            return CategoricalDistribution(own)
+        kind = type(reduce(getattr, key.split("."), self.trial(self._firsts | {key: own.low})))
+        if kind is int:
+            return IntDistribution(int(own.low), int(own.high), log=own.log)
+        if kind is not float:
+            raise RecipeError(f"`sweep.space` has a range for {key}, which is no number; list its values.")
+        return FloatDistribution(own.low, own.high, log=own.log)
+
+    @property
+    def _firsts(self) -> dict[str, Any]:
+        """The first value of each key that is tried: the recipe's own with stages."""
+        return {key: _bounds(own)[0] for key, own in (self.sweep.space or {}).items()} or self.start
+
+    def check(self) -> None:
+        """Raise RecipeError for a value that makes no recipe beside the first one of every other key."""
+        space = self.sweep.space or {}
+        tried = [(key, _bounds(own)) for key, own in space.items()]
+        for key, values in tried or [(stage.key, stage.values) for stage in self.stages]:
+            for value in values:
+                self.trial(self._firsts | {key: value})
+        for key, own in space.items():
+            self._distribution(key, own)
 
     def trial(self, params: Params) -> Recipe:
         """The recipe of one trial; raises RecipeError for values that make none."""
@@ -132,15 +162,23 @@ class Wanted:
             *path, last = key.split(".")
             part = value
             for name in path:
-                part = part[name]
+                part = part.get(name) if isinstance(part, dict) else None
+            if not isinstance(part, dict):
+                raise RecipeError(
+                    f"`sweep.space` has {key} and the recipe has no section `{'.'.join(path)}`; leave the key out, or "
+                    "give the recipe that section."
+                )
             part[last] = own
-        return check_recipe(value, f"the trial {words(params)}")
+        recipe = check_recipe(value, f"the trial {words(params)}")
+        recipe.objective.build()
+        return recipe
 
 
 def read_sweep(path: Path, changes: tuple[str, ...] = ()) -> Wanted:
     """The recipe in a YAML file and its `sweep` section, if it has one, with `key.key=value` changes applied.
 
-    Raises RecipeError for what is no recipe, for data without held-out pairs, and for a space with unknown keys.
+    Raises RecipeError for what is no recipe, for a method that does not learn from pairs, and for keys or values to try
+    that make no recipe.
     """
     value = recipe_value(path, changes)
     try:
@@ -159,7 +197,7 @@ def read_sweep(path: Path, changes: tuple[str, ...] = ()) -> Wanted:
             f"{path}: `objective.name` is {wanted.recipe.objective.name}; a sweep ranks methods that learn from pairs by "
             "their accuracy on held-out pairs."
         )
-    wanted.trial({key: _first(own) for key, own in (sweep.space or {}).items()} or wanted.start)
+    wanted.check()
     return wanted
 
 
@@ -188,5 +226,6 @@ def sampler(seed: int, number: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(seed=(seed * 1_000_003 + number) % 2**32)
 
 
-def _first(own: Range | tuple[Any, ...]) -> Any:
-    return own.low if isinstance(own, Range) else own[0]
+def _bounds(own: Range | tuple[Any, ...]) -> tuple[Any, ...]:
+    """Both ends of a range, or every value of a list."""
+    return (own.low, own.high) if isinstance(own, Range) else own

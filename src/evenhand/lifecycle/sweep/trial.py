@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from evenhand.errors import CollapseError, NonFiniteError, RecipeError
+from evenhand.errors import CollapseError, DataError, MemoryShortError, ModelError, NonFiniteError, RecipeError
 from evenhand.evaluation.preference import PairTraits, evaluate_pairs
 from evenhand.evaluation.report import Evaluated
 from evenhand.files import held, write_json
@@ -32,6 +32,8 @@ from evenhand.training.recipe import Recipe
 # Told of each validation, with the step; answers whether the trial is hopeless.
 Hopeless = Callable[[dict[str, Any], int], bool]
 RESULT = "trial.json"
+# What training says of these settings, and not of the disk, the database or the folder: the other trials may do better.
+_OF_THE_TRIAL = (CollapseError, NonFiniteError, DataError, MemoryShortError, ModelError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def prepare_ground(recipe: Recipe, folder: Path, tell: Telling) -> Ground:
 def run_trial(ground: Ground, recipe: Recipe, folder: Path, hopeless: Hopeless) -> dict[str, Any]:
     """Train `recipe` in `folder`, or read what came of it before; the result as JSON.
 
-    `guard` says why a trial that fell apart cannot win, `pruned` that it was ended early. Waits for another process that
+    `guard` says why a trial that fell apart or cannot run cannot win, `pruned` that it was ended early. Waits for another process that
     is in the folder, which may be on the same trial.
     """
     identity = identity_of(recipe, ground.hashes, ground.tokenizer)
@@ -104,7 +106,10 @@ def run_trial(ground: Ground, recipe: Recipe, folder: Path, hopeless: Hopeless) 
 def _trained(ground: Ground, recipe: Recipe, place: tuple[Path, dict[str, str]], hopeless: Hopeless) -> dict[str, Any]:
     """What comes of training in a folder, under the identity that the folder gets."""
     folder, identity = place
-    policy = policy_of(recipe, ground.source)
+    try:
+        policy = policy_of(recipe, ground.source)
+    except ModelError as error:  # the model could be opened before, so it is the adapter that cannot be put on it
+        return unfit(str(error))
     pruned: list[int] = []
 
     def step(record: dict[str, Any], steps: int) -> None:
@@ -119,16 +124,18 @@ def _trained(ground: Ground, recipe: Recipe, place: tuple[Path, dict[str, str]],
     try:
         open_folder(bench, [])
         model_step = fit(bench, ground.before, lambda: bool(pruned)).model_step
-    except (CollapseError, NonFiniteError) as error:
+    except _OF_THE_TRIAL as error:
         guard = str(error)
     finally:
         policy.release()
-    figures = (
-        _figures(bench, model_step, ground.before)
-        if model_step is not None
-        else {"step": None, "seconds": _seconds(folder)}
-    )
-    return {"guard": guard, "pruned": pruned[0] if pruned else None, **figures}
+    if model_step is None:
+        return unfit(str(guard), _seconds(folder))
+    return {"guard": None, "pruned": pruned[0] if pruned else None, **_figures(bench, model_step, ground.before)}
+
+
+def unfit(why: str, seconds: float = 0.0) -> dict[str, Any]:
+    """The result of a trial that has no weights to be judged by."""
+    return {"guard": why, "pruned": None, "step": None, "seconds": seconds}
 
 
 def _figures(bench: Bench, step: int, before: Evaluated) -> dict[str, Any]:
