@@ -371,6 +371,23 @@ def test_a_range_of_whole_numbers_proposes_only_those(tmp_path: Path) -> None:
         assert wanted.trial(trial.params).training.batch_pairs == trial.params["training.batch_pairs"]
 
 
+def test_a_space_that_is_used_up_ends_with_what_there_is_and_more_can_be_asked_for(tmp_path: Path) -> None:
+    space = {"objective.beta": [2, 5, 5], "model.adapter.rank": {"low": 3, "high": 4}}
+
+    def swept_with(trials: int) -> tuple[dict[str, Any], list[str]]:
+        section = {"space": space, "trials": trials, "length_drift": None}
+        telling, said = listening()
+        return sweep(read_sweep(recipe_file(tmp_path, section, steps=1)), tmp_path / "out", None, telling), said
+
+    few, _ = swept_with(3)
+    assert len(few["trials"]) == 3
+    found, said = swept_with(20)
+    assert {tuple(own["params"].values()) for own in found["trials"]} == {(2, 3), (2, 4), (5, 3), (5, 4)}
+    assert {own["number"] for own in few["trials"]} < {own["number"] for own in found["trials"]}
+    assert "holds 4 different trials and `sweep.trials` is 20" in " ".join(said)
+    assert len([sentence for sentence in said if sentence.startswith("trial ")]) == 1
+
+
 def test_a_trial_that_cannot_run_is_listed_with_the_reason_and_the_others_are_run(tmp_path: Path) -> None:
     space = {"objective.hinge": [False, True], "objective.label_smoothing": [0.0, 0.1], "training.batch_pairs": [6, 2]}
     path = recipe_file(tmp_path, {"space": space, "trials": 8, "length_drift": None})

@@ -30,6 +30,7 @@ from evenhand.lifecycle.sweep.trial import RESULT, Ground, prepare_ground, run_t
 from evenhand.training.ranks import launched_ranks
 
 _POLL_SECONDS = 2.0
+# So often the sampler may propose what was tried already, before the first that was not is taken.
 _PROPOSALS = 20
 _FEWEST_FOR_IMPORTANCE = 8
 
@@ -76,8 +77,9 @@ def sweep(wanted: Wanted, folder: Path, url: str | None, tell: Telling) -> dict[
         )
     folder.mkdir(parents=True, exist_ok=True)
     ground = prepare_ground(wanted.recipe, folder, tell)
+    section = wanted.sweep.model_dump(mode="json", exclude={"trials"})  # more can be asked for later
     about = {
-        "sweep": sha256(canonical_json(wanted.sweep.model_dump(mode="json"))),
+        "sweep": sha256(canonical_json(section)),
         **identity_of(wanted.recipe, ground.hashes, ground.tokenizer),
     }
     shared = open_study(url or study_url(folder), wanted.recipe.name, about, wanted.sweep.prune)
@@ -85,6 +87,11 @@ def sweep(wanted: Wanted, folder: Path, url: str | None, tell: Telling) -> dict[
     if wanted.sweep.prune and wanted.recipe.training.validate_every is None:
         tell.say(
             "`training.validate_every` is left out, so that no trial is looked at before its end, and none is pruned"
+        )
+    if wanted.most != wanted.sweep.trials:
+        tell.say(
+            f"`sweep.space` holds {wanted.most} different trials and `sweep.trials` is {wanted.sweep.trials}: the sweep "
+            "ends when all of them are done"
         )
     while not _all_done(worker):
         trial = _next(worker)
@@ -97,23 +104,24 @@ def sweep(wanted: Wanted, folder: Path, url: str | None, tell: Telling) -> dict[
 
 def _next(worker: Worker) -> Trial | None:
     """A trial for this worker; None where it has to wait for others."""
-    shared, sweep_section = worker.shared, worker.wanted.sweep
-    for number in shared.take_back_lost(sweep_section.trials):
+    shared, wanted, most = worker.shared, worker.wanted, worker.wanted.most
+    for number in shared.take_back_lost(most):
         worker.ground.tell.say(f"trial {number} lost its worker; it goes on from its last checkpoint")
-    distributions = worker.wanted.distributions
-    if sweep_section.space is None:
+    distributions = wanted.distributions
+    if most is None:
         _enqueue_stage(worker)
         return shared.claim(distributions, None)
     for _ in range(_PROPOSALS):
         count = len(shared.trials)
-        shared.study.sampler = sampler(sweep_section.seed, len(shared.study.get_trials(deepcopy=False)))
-        trial = shared.claim(distributions, sweep_section.trials)
-        if trial is not None or count >= (sweep_section.trials or 0):
+        shared.study.sampler = sampler(wanted.sweep.seed, len(shared.study.get_trials(deepcopy=False)))
+        trial = shared.claim(distributions, most)
+        if trial is not None or count >= most:
             return trial
-    raise RecipeError(
-        f"`sweep.space` has given {len(shared.trials)} different trials and no other in {_PROPOSALS} proposals; "
-        f"`sweep.trials` is {sweep_section.trials}: ask for fewer, or widen the space."
-    )
+    tried = [params_of(one) for one in shared.trials]
+    untried = next((params for params in wanted.combinations() if params not in tried), None)
+    if untried is not None:
+        shared.wait_for(untried, {})
+    return shared.claim(distributions, most)
 
 
 def _enqueue_stage(worker: Worker) -> None:
@@ -147,8 +155,8 @@ def _all_done(worker: Worker) -> bool:
     trials = worker.shared.trials
     if any(one.state not in (TrialState.COMPLETE, TrialState.PRUNED) for one in trials):
         return False
-    if worker.wanted.sweep.space is not None:
-        return len(trials) >= (worker.wanted.sweep.trials or 0)
+    if worker.wanted.most is not None:
+        return len(trials) >= worker.wanted.most
     reached = _reached(worker)
     stage, base = reached[-1]
     have = [params_of(one) for one in trials]

@@ -1,8 +1,10 @@
 """What a sweep tries: stages as SimPO's authors advise (learning rate, then beta, then margin), or a space of the recipe's."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,7 +54,7 @@ class SweepSection(Section):
     betas: tuple[PositiveFloat, ...] | None = Field(None, description="left out: 2, 2.5, 5, 10 for SimPO")
     margins: tuple[float, ...] | None = Field(None, description="left out: 0.1, 0.3, 0.5, 0.8; SimPO only")
     space: dict[str, Range | tuple[Any, ...]] | None = Field(None, description="key: [values] or {low, high, log}")
-    trials: PositiveInt | None = Field(None, description="how many, with `space`")
+    trials: PositiveInt | None = Field(None, description="how many, with `space`; raise it later for more")
     prune: bool = Field(True, description="end a trial early that stands below the median of the others at that step")
     length_drift: Annotated[float, Field(gt=1)] | None = Field(
         2.0, description="the median reply may change by this factor; more, and a trial cannot win"
@@ -131,6 +133,33 @@ class Wanted:
         if kind is not float:
             raise RecipeError(f"`sweep.space` has a range for {key}, which is no number; list its values.")
         return FloatDistribution(own.low, own.high, log=own.log)
+
+    @property
+    def most(self) -> int | None:
+        """How many trials there will be: as many as asked for, or all that the space holds; None with stages, which say it
+        themselves."""
+        asked, listed = self.sweep.trials, self._listed
+        return asked if asked is None or listed is None else min(asked, prod(len(values) for values in listed))
+
+    def combinations(self) -> Iterator[dict[str, Any]]:
+        """All different trials of a space, one after another; none of a space without end."""
+        listed = self._listed
+        for values in product(*listed) if listed is not None else ():
+            yield dict(zip(self.sweep.space or {}, values))
+
+    @property
+    def _listed(self) -> list[Sequence[Any]] | None:
+        """Every value of each key of a space; None where there is no end of them."""
+        found: list[Sequence[Any]] = []
+        for own in self.distributions.values():
+            match own:
+                case CategoricalDistribution():
+                    found.append([one for i, one in enumerate(own.choices) if one not in own.choices[:i]])
+                case IntDistribution():
+                    found.append(range(own.low, own.high + 1))
+                case _:
+                    return None
+        return found
 
     @property
     def _firsts(self) -> dict[str, Any]:
