@@ -1,6 +1,7 @@
 """Sweeps of the small model: stages, ranking, resume, the same bits alone, refusals, and two workers on PostgreSQL."""
 
 import json
+import math
 import os
 import sqlite3
 import subprocess
@@ -18,7 +19,16 @@ import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
-from small_model import learnable, listening, recipe_value, save_small_model, write_recipe, write_rows
+from small_model import (
+    learnable,
+    listening,
+    recipe_value,
+    save_small_model,
+    small_llama,
+    small_tokenizer,
+    write_recipe,
+    write_rows,
+)
 
 from evenhand.errors import RecipeError, UserError
 from evenhand.evaluation.preference import evaluate_pairs
@@ -203,9 +213,9 @@ def test_a_worker_without_a_name_is_gone_after_a_while_whatever_the_time_zone(
     shared.study.ask(RATES)  # killed right after
     with closing(sqlite3.connect(tmp_path / "study.db")) as database, database:
         database.execute("UPDATE trials SET datetime_start = datetime(datetime_start, '-9 hours')")
-    assert shared.take_back_lost(None) == []
+    assert shared.take_back_lost(1) == []
     monkeypatch.setattr(study, "NAMELESS_SECONDS", 0.0)
-    assert shared.take_back_lost(None) == [0]
+    assert shared.take_back_lost(1) == [0]
 
 
 def test_a_trial_that_was_given_up_meanwhile_is_dropped_with_a_sentence_and_counted_once(tmp_path: Path) -> None:
@@ -273,7 +283,7 @@ def test_a_worker_that_comes_too_late_for_a_waiting_trial_makes_none(tmp_path: P
     shared.study.ask(RATES)  # and was killed before it could give it up
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "NAMELESS_SECONDS", -1.0)
-        assert len(shared.take_back_lost(None)) == 1
+        assert shared.take_back_lost(None) == []
     assert [one.params for one in shared.trials] == [{RATE: 1e-3}]
 
 
@@ -329,6 +339,23 @@ def test_accuracy_alone_does_not_win() -> None:
     assert all(said)
     assert "50 to 10 tokens" in str(said[3])
     assert objection(entries[3], start, None) is None
+
+
+@pytest.mark.parametrize("way", ["model", "cached"])
+def test_the_loss_before_is_against_the_reference_that_the_trial_is_against(way: str, tmp_path: Path) -> None:
+    section = {"learning_rates": [1e-9], "betas": [0.1], "length_drift": None}
+    path = recipe_file(tmp_path, section, steps=1, learning_rate=1e-9)
+    other = small_llama()
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.add_(torch.full_like(weight, 0.05))
+    other.save_pretrained(tmp_path / "other")
+    small_tokenizer().save_pretrained(tmp_path / "other")
+    objective = {"name": "dpo", "beta": 0.1, "reference": way, "reference_model": str(tmp_path / "other")}
+    wanted = read_sweep(path, (f"objective={json.dumps(objective)}",))
+    own = sweep(wanted, tmp_path / "out", None, listening()[0])["trials"][0]
+    assert own["loss"] == pytest.approx(own["loss_before"], rel=1e-4)  # so low a rate changes nothing
+    assert abs(own["loss_before"] - math.log(2)) > 1e-3  # which the model itself as reference would give
 
 
 WRONG = {

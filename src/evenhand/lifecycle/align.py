@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -198,8 +198,31 @@ def open_folder(bench: Bench, changed: list[str]) -> None:
     write_refusals(folder / "refused.jsonl", bench.material.refusals)
 
 
-def fit(bench: Bench, before: Evaluated | None, stop: Callable[[], bool] | None = None) -> Outcome:
-    """Train; `before` is what the untrained model showed, `stop` is asked after each step."""
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What an objective compares with, and its scores of the held-out pairs; None where it compares with nothing."""
+
+    reference: Reference | None
+    held_out: ScoredPairs | None
+
+
+def open_compared(bench: Bench) -> Compared:
+    """Open the reference that the recipe asks for, before training begins."""
+    keeping = Keeping(bench.folder, bench.identity, bench.material, bench.ranks)
+    reference = open_reference(bench.recipe, bench.policy, bench.tokenizer, keeping)
+    if reference is not None:
+        bench.tell.say(reference.words())
+    return Compared(reference, _held_out_reference(bench, reference))
+
+
+def fit(
+    bench: Bench,
+    before: Evaluated | None,
+    stop: Callable[[], bool] | None = None,
+    compared: Compared | None = None,
+) -> Outcome:
+    """Train; `before` is what the untrained model showed, `stop` is asked after each step, `compared` is opened here if
+    the caller has not."""
     recipe, section = bench.recipe, bench.recipe.objective
     place = Place(bench.folder, recipe.name, recipe.resolved(), bench.identity, bench.allowed)
     if isinstance(section, DrawingSection):
@@ -208,16 +231,12 @@ def fit(bench: Bench, before: Evaluated | None, stop: Callable[[], bool] | None 
         return practise_recipe(bench.policy, recipe, given, place, bench.tell.step)
     objective = section.build()
     examples = examples_of(bench.material.train, objective.traits.examples)
-    reference = open_reference(
-        recipe, bench.policy, bench.tokenizer, Keeping(bench.folder, bench.identity, bench.material, bench.ranks)
-    )
-    if reference is not None:
-        bench.tell.say(reference.words())
+    compared = compared or open_compared(bench)
     validator = Validator(
         tokenizer=bench.tokenizer,
         held_out=bench.held_out,
         objective=objective,
-        reference=_held_out_reference(bench, reference),
+        reference=compared.held_out,
         evaluation=recipe.evaluation,
         guard=recipe.guard,
         # A reward model says nothing, and its rewards may move as a whole: there is no collapse to see.
@@ -229,7 +248,7 @@ def fit(bench: Bench, before: Evaluated | None, stop: Callable[[], bool] | None 
         ranks=bench.ranks,
     )
     hooks = Hooks(validator if bench.material.validation else None, bench.tell.step, stop=stop)
-    outcome = train_policy(bench.policy, (examples, objective, recipe.training), place, hooks, reference)
+    outcome = train_policy(bench.policy, (examples, objective, recipe.training), place, hooks, compared.reference)
     if outcome.stopped_early and not (stop and stop()):
         bench.tell.say(f"validation loss stopped falling: ended after step {outcome.steps}")
     if outcome.model_step != outcome.steps:

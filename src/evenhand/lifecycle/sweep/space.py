@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from itertools import product
 from math import prod
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -127,7 +127,7 @@ class Wanted:
         """What Optuna is told of a key of the space; raises RecipeError for a range where the recipe takes no number."""
         if not isinstance(own, Range):
             return CategoricalDistribution(own)
-        kind = type(reduce(getattr, key.split("."), self.trial(self._firsts | {key: own.low})))
+        kind = type(attrgetter(key)(self.trial(self._firsts | {key: own.low})))
         if kind is int:
             return IntDistribution(int(own.low), int(own.high), log=own.log)
         if kind is not float:
@@ -189,7 +189,7 @@ class Wanted:
             }
         for key, own in params.items():
             *path, last = key.split(".")
-            part = value
+            part: Any = value
             for name in path:
                 part = part.get(name) if isinstance(part, dict) else None
             if not isinstance(part, dict):

@@ -14,7 +14,7 @@ from evenhand.errors import CollapseError, DataError, MemoryShortError, ModelErr
 from evenhand.evaluation.preference import PairTraits, evaluate_pairs
 from evenhand.evaluation.report import Evaluated
 from evenhand.files import held, write_json
-from evenhand.lifecycle.align import fit, identity_of, open_folder, policy_of
+from evenhand.lifecycle.align import fit, identity_of, open_compared, open_folder, policy_of
 from evenhand.lifecycle.base import weights_hash
 from evenhand.lifecycle.bench import Bench, Telling
 from evenhand.lifecycle.milestone import evaluated, rows_file
@@ -87,8 +87,8 @@ def prepare_ground(recipe: Recipe, folder: Path, tell: Telling) -> Ground:
 def run_trial(ground: Ground, recipe: Recipe, folder: Path, hopeless: Hopeless) -> dict[str, Any]:
     """Train `recipe` in `folder`, or read what came of it before; the result as JSON.
 
-    `guard` says why a trial that fell apart or cannot run cannot win, `pruned` that it was ended early. Waits for another process that
-    is in the folder, which may be on the same trial.
+    `guard` says why a trial that fell apart or could not run cannot win, `pruned` that it was ended early. Waits for
+    another process that is in the folder, which may be on the same trial.
     """
     identity = identity_of(recipe, ground.hashes, ground.tokenizer)
     kept = folder / RESULT
@@ -123,14 +123,17 @@ def _trained(ground: Ground, recipe: Recipe, place: tuple[Path, dict[str, str]],
     guard, model_step = None, None
     try:
         open_folder(bench, [])
-        model_step = fit(bench, ground.before, lambda: bool(pruned)).model_step
-    except _OF_THE_TRIAL as error:
-        guard = str(error)
+        compared = open_compared(bench)  # what is wrong with it is wrong with every trial
+        try:
+            model_step = fit(bench, ground.before, lambda: bool(pruned), compared).model_step
+        except _OF_THE_TRIAL as error:
+            guard = str(error)
     finally:
         policy.release()
     if model_step is None:
         return unfit(str(guard), _seconds(folder))
-    return {"guard": None, "pruned": pruned[0] if pruned else None, **_figures(bench, model_step, ground.before)}
+    figures = _figures(bench, model_step, (ground.before, compared.held_out))
+    return {"guard": None, "pruned": pruned[0] if pruned else None, **figures}
 
 
 def unfit(why: str, seconds: float = 0.0) -> dict[str, Any]:
@@ -138,9 +141,10 @@ def unfit(why: str, seconds: float = 0.0) -> dict[str, Any]:
     return {"guard": why, "pruned": None, "step": None, "seconds": seconds}
 
 
-def _figures(bench: Bench, step: int, before: Evaluated) -> dict[str, Any]:
+def _figures(bench: Bench, step: int, start: tuple[Evaluated, ScoredPairs | None]) -> dict[str, Any]:
     """What the kept weights are worth on the held-out pairs, and how long their replies are; `loss_before` is what this
-    objective made of the untrained model, its own reference."""
+    objective makes of the `start`: what the untrained model showed, and the scores that both are compared with."""
+    before, reference = start
     records = read_journal(journal_of(bench.folder))
     validation = next(own["validation"] for own in records if own["step"] == step)
     scored = ScoredPairs.read(rows_file(bench, step))
@@ -153,7 +157,7 @@ def _figures(bench: Bench, step: int, before: Evaluated) -> dict[str, Any]:
     return {
         "step": step,
         "loss": loss,
-        "loss_before": mean_loss(section.build(), before.scored, before.scored),
+        "loss_before": mean_loss(section.build(), before.scored, reference),
         "length_balanced_accuracy": found.length_balanced_accuracy.json(),
         "pairwise_accuracy": found.pairwise_accuracy.json(),
         "median_tokens": replies["median_tokens"]["value"] if replies else None,
