@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from judge_server import completion, judge_server
 from small_model import listening, rows, write_rows
@@ -14,15 +15,19 @@ from evenhand.data.preparation import Wanted, prepare
 from evenhand.data.snapshot import read_snapshot
 from evenhand.errors import DataError, JudgeError, UserError
 from evenhand.evaluation.endpoint import Endpoint, Patience
+from evenhand.evaluation.generate import Generation
 from evenhand.evaluation.judge import EndpointJudge, GapJudge
+from evenhand.lifecycle.appraisal import given_pairs
 from evenhand.lifecycle.feedback import (
     Comparing,
     Revising,
     by_constitution,
     compare_replies,
+    measured,
     report_of,
     revise_replies,
 )
+from evenhand.lifecycle.judging import judged_against_chosen
 from evenhand.online.constitution import read_constitution
 from evenhand.online.revision import Reviser
 from evenhand.training.material import read_texts
@@ -127,6 +132,17 @@ def test_an_endpoint_that_is_away_stops_with_a_sentence_and_leaves_no_file(tmp_p
     with pytest.raises(JudgeError, match=r"no verdict on 12 pairs of .*data.jsonl \(.*Connection error"):
         compare_replies(Comparing(judge, str(data), str(data), tmp_path / "out.jsonl"), SILENT.say, SILENT.narrate)
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_judge_is_measured_on_pairs_of_the_whole_file(tmp_path: Path) -> None:
+    """Of 300 pairs it agrees with people on the first 200 alone, of 190 on the first 100."""
+    warmth = GapJudge("warmth", lambda asked: np.array([1.0 if p.chosen.startswith("Gladly") else -1.0 for p in asked]))
+    data = write_rows(tmp_path / "people.jsonl", [*pairs(200), *pairs(300, good="No, ", bad="Gladly, ")[200:]])
+    found = measured(warmth, str(data), SILENT.narrate).agreement
+    assert (found.value, found.n) == (pytest.approx(2 / 3, abs=0.01), 200)
+    texts = given_pairs(str(data)).pairs[100:290]
+    told = judged_against_chosen(warmth, Generation((), ()), texts, SILENT.narrate)["agreement"]
+    assert (told["value"], told["n"]) == (pytest.approx(100 / 190, abs=0.01), 100)
 
 
 def test_a_scorer_cannot_be_told_principles(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,17 @@ from evenhand.evaluation.judge import Judge, Question, Report, Ruling
 from evenhand.figure import Figure
 
 _VALUE: dict[Verdict, float] = {"a": 1.0, "tie": 0.5, "b": 0.0}
+Item = TypeVar("Item")
+
+
+def evenly(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many of the items, in their order and evenly over all of them: files are often sorted by something.
+
+    >>> evenly("abcdefg", 5), evenly("abc", 5)
+    (['a', 'b', 'c', 'e', 'f'], ['a', 'b', 'c'])
+    """
+    count = min(most, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 @dataclass(frozen=True, slots=True)

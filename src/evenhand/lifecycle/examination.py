@@ -20,6 +20,7 @@ from evenhand.evaluation.paraphrase import Paraphrased, paraphrased
 from evenhand.evaluation.preference import PairTraits
 from evenhand.evaluation.report import Evaluated
 from evenhand.evaluation.speed import Answering, answering_speed
+from evenhand.evaluation.winrate import evenly
 from evenhand.lifecycle.appraisal import Appraised, Asked, Say, appraise, dtype_name, given_pairs, recipe_of
 from evenhand.lifecycle.judging import judged_against_chosen
 from evenhand.lifecycle.reading import REWARDS, Reading, reading_of
@@ -154,9 +155,8 @@ def _train_gap(
     if texts is None:
         return None
     found, start = models
-    every = max(1, len(texts) // _MOST_TRAINING_PAIRS)
-    form = found.held_out.form
-    encoding = encode_pairs(texts[::every], encoder_for(found.tokenizer, form), form.limits, "the training pairs")
+    form, some = found.held_out.form, evenly(texts, _MOST_TRAINING_PAIRS)
+    encoding = encode_pairs(some, encoder_for(found.tokenizer, form), form.limits, "the training pairs")
     train = HeldOut(encoding.pairs, texts, form)
     now = score_pairs(found.policy, train.encoded, report=lambda done, n: narrate("scoring training pairs", done, n))
     side = Side(now, _scored_at_start(start, train, narrate), PairTraits.of(now, texts))

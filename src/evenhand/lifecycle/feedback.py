@@ -15,7 +15,7 @@ from evenhand.data.sources import source_rows
 from evenhand.errors import DataError, JudgeError, UserError
 from evenhand.evaluation.evaluate import Narrator
 from evenhand.evaluation.judge import EndpointJudge, Judge, Question
-from evenhand.evaluation.winrate import Judged, JudgedWinRate, judged
+from evenhand.evaluation.winrate import Judged, JudgedWinRate, evenly, judged
 from evenhand.files import write_whole
 from evenhand.lifecycle.appraisal import given_pairs
 from evenhand.lifecycle.rewarding import Say
@@ -27,7 +27,7 @@ from evenhand.training.sections import DataSection
 
 Revision = Literal["demonstration", "pair"]
 _LABELLED = 200
-_UNMEASURED = "not measured: no pairs that people judged were given"
+UNMEASURED = "not measured: no pairs that people judged were given"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def measured(judge: Judge, labelled: str, narrate: Narrator, confidence: float |
     pairs = [pair for pair in given_pairs(labelled).pairs if pair.lacks is None]
     if not pairs:
         raise DataError(f"{labelled} holds no pair of answers that people compared.")
-    spread = pairs[:: max(1, len(pairs) // _LABELLED)][:_LABELLED]
+    spread = evenly(pairs, _LABELLED)
     told = judged(judge, [Question.of(pair) for pair in spread], partial(narrate, "measuring the judge"))
     if confidence is not None:
         told = replace(told, rulings=tuple(as_written(ruling, confidence) for ruling in told.rulings))
@@ -159,7 +159,7 @@ def _told(
         "agreement_by_principle": {
             name: part.win_rate.json() for name, part in (by_principle(judge, labelled) if labelled else {}).items()
         },
-        "unmeasured": None if agreement else _UNMEASURED,
+        "unmeasured": None if agreement else UNMEASURED,
         "position_bias": said.position_bias.json(),
         "consistent": said.consistent.json(),
     }

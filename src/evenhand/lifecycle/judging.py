@@ -15,7 +15,7 @@ from evenhand.evaluation.evaluate import Narrator
 from evenhand.evaluation.generate import Generation
 from evenhand.evaluation.judge import EndpointJudge, Judge, Question, swapped
 from evenhand.evaluation.judge import Ruling as _Ruling
-from evenhand.evaluation.winrate import Judged, agreement_first
+from evenhand.evaluation.winrate import Judged, agreement_first, evenly
 from evenhand.figure import figure
 from evenhand.lifecycle.entrant import Entrant
 from evenhand.lifecycle.rewarding import Say, open_reward_model
@@ -44,10 +44,9 @@ def judged_by(judge: Judge, baseline: Entrant, candidate: Entrant, narrate: Narr
     texts = baseline.texts or candidate.texts
     if not texts:
         raise UserError("a judge is measured on held-out pairs first, and none are known; add --data FILE.")
-    every = max(1, len(texts) // _LABELLED)
     found = agreement_first(
         judge,
-        texts[::every][:_LABELLED],
+        evenly(texts, _LABELLED),
         _questions(baseline, candidate),
         lambda done, total: narrate(f"asking {judge.name}", done, total),
     ).json()
@@ -68,9 +67,8 @@ def judged_against_chosen(
         for reply in replies.replies
         if reply.prompt in chosen
     ]
-    every = max(1, len(texts) // _LABELLED)
     report = partial(narrate, f"asking {judge.name}")
-    return agreement_first(judge, texts[::every][:_LABELLED], questions, report).json()
+    return agreement_first(judge, evenly(texts, _LABELLED), questions, report).json()
 
 
 def judged_by_votes(path: Path, baseline: Entrant, candidate: Entrant) -> dict[str, Any]:
