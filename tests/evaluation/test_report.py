@@ -18,6 +18,7 @@ from evenhand.evaluation.generate import Generation
 from evenhand.evaluation.preference import evaluate_pairs
 from evenhand.evaluation.report import DataFacts, Evaluated, examples, write_report
 from evenhand.evaluation.table import flattened
+from evenhand.evaluation.verdict import verdict_on_rewards
 
 XSS = "</title></style><script>alert(1)</script><img src=x onerror=alert(2)>'\"&{{ 7 * 7 }}"
 
@@ -194,6 +195,22 @@ def test_difference_of_replies_is_after_minus_before():
     for name in ("ended", "repetition"):
         assert found[name].value == pytest.approx(getattr(after, name).value - getattr(before, name).value)
         assert found[name].low <= found[name].value <= found[name].high
+
+
+def test_replies_of_which_no_reward_says_anything_are_in_no_mean_reward():
+    def rewarded(rewards: list[float | None]) -> Generation:
+        made = [replace(reply, reward=reward) for reply, reward in zip(replies(False, len(rewards)).replies, rewards)]
+        return Generation(tuple(made), ("one", "one", *map(str, range(len(made) - 2))))
+
+    before, after = rewarded([0.0, None, 1.0, 0.0]), rewarded([1.0, None, 1.0, None])
+    assert (before.reward.value, before.reward.n) == (pytest.approx(1 / 3), 3)
+    moved = difference_of_replies(before, after)["reward"]
+    assert (moved.value, moved.n) == (0.5, 2)
+    silent = rewarded([None] * 4)
+    assert silent.reward.n == 0
+    assert "reward" not in silent.json()
+    said = verdict_on_rewards(silent.reward, silent.reward, difference_of_replies(silent, silent))
+    assert said.sentence == "The reward of replies was not measured with an interval."
 
 
 def test_every_setting_of_the_recipe_is_listed():

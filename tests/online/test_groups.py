@@ -95,6 +95,16 @@ def test_a_stopped_run_goes_on_with_the_same_bits(tmp_path: Path, name: str, ada
     assert practise_groups(second, job(tmp_path / "cut", training, method)) == 4  # and a done one is left alone
 
 
+def test_replies_of_which_nothing_is_said_are_in_no_mean(tmp_path: Path) -> None:
+    def of_some(replies) -> list[float | None]:
+        return [None if i % 2 else 1.0 for i in range(len(replies))]
+
+    training = settings(steps=1)
+    practise_groups(policy_of(training), job(tmp_path / "run", training, section("rloo"), of_some))
+    (record,) = read_journal(tmp_path / "run" / "journal.jsonl")
+    assert record["reward"] == 1.0
+
+
 def test_the_first_step_is_grpos_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the first pass every ratio is 1: the gradient is minus the mean of advantage times d log p, and AdamW's first
     step is the learning rate times the gradient's sign (Kingma and Ba 2014, with a gradient far above epsilon)."""

@@ -1,6 +1,7 @@
 """The loop of PPO: it finds the best arm, goes on where it stopped with the same bits, and skips what teaches nothing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,7 @@ def test_the_reference_does_not_move_and_dropout_is_off(tmp_path: Path) -> None:
         (lambda replies: [float("nan")] * len(replies), "the reward arm is nan for 16 of 16 replies"),
         (lambda replies: [1 / 0], "the reward arm threw ZeroDivisionError"),
         (lambda replies: [2.0] * len(replies), "the reward arm is 2 for all 16 replies"),
+        (lambda replies: [None] * len(replies), "the reward arm says nothing of any of 16 replies"),
         (lambda replies: [1.0], "the reward arm gave 1 values for 16 replies"),
     ],
 )
@@ -150,6 +152,34 @@ def test_a_reward_that_teaches_nothing_is_skipped_counted_and_stops_the_run(tmp_
     records = [json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
     assert [said in record["skipped"] for record in records] == [True, True]
     assert_same_bits(before, trained(one))
+
+
+def test_what_unfinished_replies_get_counts_as_a_difference_and_as_none(tmp_path: Path) -> None:
+    training = settings(steps=1, max_skipped=1)
+
+    def run(name: str, reward, stops: set[int]) -> dict:
+        torch.manual_seed(0)
+        plain = job(tmp_path / name, training, reward)
+        method, ends = replace(plain.method, unfinished=-1.0), replace(plain.serving, stop_tokens=frozenset(stops))
+        practise(learner(training), replace(plain, method=method, serving=ends))
+        (record,) = read_journal(tmp_path / name / "journal.jsonl")
+        return record
+
+    some_end = run("some", lambda replies: [2.0] * len(replies), set(range(250, 400)))
+    assert 0 < some_end["ended"] < 1
+    assert some_end["reward"] == pytest.approx(3 * some_end["ended"] - 1)
+    none_ends = run("none", arm_reward, {2})
+    assert none_ends["skipped"] == "the reward arm is -1 for all 16 replies, of which none ended"
+
+
+def test_replies_of_which_nothing_is_said_teach_as_zero_and_are_in_no_mean(tmp_path: Path) -> None:
+    def of_some(replies) -> list[float | None]:
+        return [None if i % 2 else 1.0 for i in range(len(replies))]
+
+    training = settings(steps=1)
+    practise(learner(training), job(tmp_path / "run", training, of_some))
+    (record,) = read_journal(tmp_path / "run" / "journal.jsonl")
+    assert record["reward"] == 1.0
 
 
 def test_one_bad_step_among_good_ones_is_only_counted(tmp_path: Path) -> None:

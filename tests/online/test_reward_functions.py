@@ -7,7 +7,7 @@ from bandit import arm_reward
 
 from evenhand.data.schema import Message
 from evenhand.errors import RecipeError
-from evenhand.online.rewards import Answered, BrokenRewardError, Reward, columns_of, load_function, worth
+from evenhand.online.rewards import Answered, BrokenRewardError, Reward, columns_of, load_function, taught, worth
 
 ASKED = Answered(
     prompts=[(Message("system", "Be brief."), Message("user", "Where?")), (Message("user", "When?"),)],
@@ -58,6 +58,8 @@ def test_the_sum_is_weighted_and_none_adds_nothing() -> None:
         Reward("two", lambda replies: [None, 10.0], -1.0),
     ]
     assert worth(rewards, ASKED) == [0.5, -9.0]
+    assert worth(rewards[1:], ASKED) == [None, -10.0]
+    assert taught(worth(rewards[1:], ASKED)) == [0.0, -10.0]
 
 
 def test_a_module_is_imported_by_its_name() -> None:

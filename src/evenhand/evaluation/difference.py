@@ -44,7 +44,7 @@ def difference_by_slice(
 
 
 def difference_of_replies(before: Generation, after: Generation) -> dict[str, Figure]:
-    """The paired differences of `ended` and `repetition`, prompt by prompt, and of `reward` where all have one.
+    """The paired differences of `ended` and `repetition`, prompt by prompt, and of `reward` where both replies have one.
 
     Raises DataError where the two did not answer the same prompts in the same order.
     """
@@ -67,12 +67,8 @@ def difference_of_replies(before: Generation, after: Generation) -> dict[str, Fi
 def _reward_difference(before: Generation, after: Generation, family_B: Integers) -> dict[str, Figure]:
     if before.reward.value is None or after.reward.value is None:
         return {}
-    changes = [
-        two.reward - one.reward
-        for one, two in zip(before.replies, after.replies)
-        if one.reward is not None and two.reward is not None
-    ]
-    return {"reward": student_mean(Sample(np.array(changes, dtype=np.float64), family_B))}
+    change_B = after.reward_B - before.reward_B
+    return {"reward": student_mean(Sample(change_B, family_B).where(~np.isnan(change_B)))}
 
 
 def matched(before: ScoredPairs, after: ScoredPairs) -> ScoredPairs:

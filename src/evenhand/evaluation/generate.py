@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from evenhand.data.schema import Message
 from evenhand.errors import DataError
-from evenhand.evaluation.interval import Sample, family_codes, median, quantile, share, student_mean
+from evenhand.evaluation.interval import Floats, Sample, family_codes, median, quantile, share, student_mean
 from evenhand.figure import Figure
 from evenhand.model.forward import serving
 from evenhand.model.template import ChatTemplate
@@ -101,10 +101,14 @@ class Generation:
 
     @property
     def reward(self) -> Figure:
-        """Mean reward of a reply; not measured where one has none."""
-        rewards = [reply.reward for reply in self.replies if reply.reward is not None]
-        whole = bool(rewards) and len(rewards) == len(self.replies)
-        return student_mean(self._sample(rewards)) if whole else Figure(None, 0)
+        """Mean reward of the replies that have one; a reward need not say something of every reply."""
+        return student_mean(self._sample(self.reward_B).where(~np.isnan(self.reward_B)))
+
+    @property
+    def reward_B(self) -> Floats:
+        """The reward of each reply, NaN where it has none."""
+        rewards = [np.nan if reply.reward is None else reply.reward for reply in self.replies]
+        return np.array(rewards, dtype=np.float64)
 
     def distinct(self, words: int) -> Figure:
         """Mean share of a reply's runs of so many words that stand in it for the first time; empty replies left out."""
@@ -138,7 +142,7 @@ class Generation:
             **({} if self.reward.value is None else {"reward": self.reward.json()}),
         }
 
-    def _sample(self, values: Sequence[float]) -> Sample:
+    def _sample(self, values: Sequence[float] | Floats) -> Sample:
         return Sample(np.array(values, dtype=np.float64), family_codes(self.family, len(self.replies)))
 
 

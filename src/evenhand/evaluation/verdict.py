@@ -50,7 +50,7 @@ def verdict(before: Figure, after: Figure, differences: Mapping[str, Figure]) ->
 
 def verdict_on_rewards(before: Figure, after: Figure, differences: Mapping[str, Figure]) -> Verdict:
     """The verdict on the mean reward of replies, which decides where a model was trained for rewards."""
-    moved = differences["reward"]
+    moved = differences.get("reward", Figure(None, 0))
     word = word_for(moved)
     if before.value is None or after.value is None or moved.value is None or moved.low is None or moved.high is None:
         return Verdict("undecided", "The reward of replies was not measured with an interval.", ())

@@ -30,7 +30,7 @@ from evenhand.errors import InterruptedRun, UserError
 from evenhand.evaluation.generate import Reply, Sampling, Serving, as_served, decoding, reply_of
 from evenhand.model.forward import Policy, causal
 from evenhand.online.practice import Practice, interruption, move, skip, tasks_of
-from evenhand.online.rewards import BrokenRewardError, worth
+from evenhand.online.rewards import BrokenRewardError, mean_said, taught, worth
 from evenhand.online.rollout import Task, answers_to
 from evenhand.training.checkpoint import random_state, restore_random_state
 from evenhand.training.journal import append_record, journal_of
@@ -114,24 +114,24 @@ class Session:
         self.progress.pairs += len(replies)
         self.progress.tokens += sum(r.tokens + len(serving.prompt_tokens(t.prompt)) for t, r in zip(tasks, replies))
         try:
-            values, self.broken = self._values(tasks, replies), None
+            scores, self.broken = self._scores(tasks, replies), None
         except BrokenRewardError as error:
             self.broken = error
             return [0.0] * len(replies)
         self.record |= {
-            "reward": float(np.mean(values)),
+            "reward": mean_said(scores),
             "ended": float(np.mean([reply.ended for reply in replies])),
             "reply_tokens": float(np.mean([reply.tokens for reply in replies])),
         }
-        return values
+        return taught(scores)
 
-    def _values(self, tasks: Sequence[Task], replies: Sequence[Reply]) -> list[float]:
-        values = worth(self.job.rewards, answers_to(tasks, [reply.text for reply in replies]))
-        n = self.job.method.replies
+    def _scores(self, tasks: Sequence[Task], replies: Sequence[Reply]) -> list[float | None]:
+        scores = worth(self.job.rewards, answers_to(tasks, [reply.text for reply in replies]))
+        n, values = self.job.method.replies, taught(scores)
         if all(len(set(values[start : start + n])) == 1 for start in range(0, len(values), n)):
             names = " + ".join(reward.name for reward in self.job.rewards)
             raise BrokenRewardError(names, f"is the same for all {n} replies to each of {len(values) // n} prompts")
-        return values
+        return scores
 
     def move(self) -> None:
         """One optimizer step, unless a reward is broken."""

@@ -21,7 +21,7 @@ from evenhand.online.advantage import advantages, explained_variance, token_rewa
 from evenhand.online.learner import Learner
 from evenhand.online.ppo import Clips, Tokens, losses, means
 from evenhand.online.replies import read_tokens, starts_of
-from evenhand.online.rewards import BrokenRewardError, Reward, worth
+from evenhand.online.rewards import BrokenRewardError, Reward, mean_said, require_difference, taught, worth
 from evenhand.online.rollout import Draw, Drawn, Task, answered, draw
 from evenhand.training.checkpoint import checkpoints_of
 from evenhand.training.journal import append_record, journal_of
@@ -169,9 +169,11 @@ def order_of(count: int, seed: int, epoch: int) -> list[int]:
 def gather(learner: Learner, job: Practice[PPO], drawn: Sequence[Drawn]) -> Experience:
     """Reward the replies and work out the advantage of each of their tokens; raises BrokenRewardError."""
     ppo = job.method
-    scores = worth(job.rewards, answered(drawn), must_differ=True)
+    scores = worth(job.rewards, answered(drawn))
     if ppo.unfinished is not None:
         scores = [score if reply.ended else ppo.unfinished for score, reply in zip(scores, drawn)]
+    cut = ppo.unfinished is not None and not any(reply.ended for reply in drawn)
+    require_difference(job.rewards, scores, ", of which none ended" if cut else "")
     replies = tuple(reply.tokens for reply in drawn)
     parts = [[replies[i] for i in places] for places in parts_of(replies, range(len(replies)))]
     now = [read_tokens(learner.policy, part, learner.value_head) for part in parts]
@@ -180,12 +182,12 @@ def gather(learner: Learner, job: Practice[PPO], drawn: Sequence[Drawn]) -> Expe
     log_prob_E = torch.cat([told.log_prob_E for told in now])
     value_E = torch.cat([told.value_E for told in now if told.value_E is not None])
     starts, log_ratio_E = starts_of(replies), log_prob_E - then_E
-    reward_E = token_rewards(torch.tensor(scores), log_ratio_E, starts, ppo.kl)
+    reward_E = token_rewards(torch.tensor(taught(scores)), log_ratio_E, starts, ppo.kl)
     if ppo.whiten_rewards:
         reward_E = whitened(reward_E, shift=False)
     advantage_E, return_E = advantages(reward_E, value_E, starts, ppo.discounts)
     record = {
-        "reward": float(np.mean(scores)),
+        "reward": mean_said(scores),
         "kl": float(log_ratio_E.double().sum()) / len(replies),
         "entropy": -float(log_prob_E.double().mean()),
         "explained_variance": explained_variance(value_E, return_E),

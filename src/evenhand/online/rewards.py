@@ -51,22 +51,22 @@ class Reward:
     function: Function
     weight: float = 1.0
 
-    def values(self, answered: Answered) -> list[float]:
-        """What it says of each reply, not yet weighted; 0 where it says None.
+    def values(self, answered: Answered) -> list[float | None]:
+        """What it says of each reply, not yet weighted; None where it says nothing of it.
 
         Raises BrokenRewardError where it throws, gives another number of values or one that is no number; UserError where
         it says that what it needs is not there.
         """
         try:
             said = self.function(**_wanted(self.function, answered.arguments()))
-            values = [0.0 if value is None else float(value) for value in said]
+            values = [None if value is None else float(value) for value in said]
         except (BrokenRewardError, UserError):
             raise
         except Exception as error:  # a user's function may raise anything
             raise BrokenRewardError(self.name, f"threw {type(error).__name__}: {error}") from error
         if len(values) != len(answered.replies):
             raise BrokenRewardError(self.name, f"gave {len(values)} values for {len(answered.replies)} replies")
-        if broken := [i for i, value in enumerate(values) if not math.isfinite(value)]:
+        if broken := [i for i, value in enumerate(values) if value is not None and not math.isfinite(value)]:
             value, reply = values[broken[0]], answered.replies[broken[0]]
             raise BrokenRewardError(
                 self.name, f"is {value} for {len(broken)} of {len(values)} replies, first {reply[:60]!r}"
@@ -82,18 +82,42 @@ class BrokenRewardError(NonFiniteError):
         self.name = name
 
 
-def worth(rewards: Sequence[Reward], answered: Answered, must_differ: bool = False) -> list[float]:
-    """The weighted sum of all rewards for each reply.
+def worth(rewards: Sequence[Reward], answered: Answered) -> list[float | None]:
+    """The weighted sum of what the rewards say of each reply, None where none says anything.
 
-    Raises BrokenRewardError, which names the reward, where one is broken; and with `must_differ` where the sum is the
-    same for all.
+    Raises BrokenRewardError, which names the reward, where one is broken.
     """
-    parts = [(reward.weight, reward.values(answered)) for reward in rewards]
-    total = [math.fsum(weight * values[i] for weight, values in parts) for i in range(len(answered.replies))]
-    if must_differ and len(total) > 1 and len(set(total)) == 1:
-        names = " + ".join(reward.name for reward in rewards)
-        raise BrokenRewardError(names, f"is {total[0]:g} for all {len(total)} replies")
-    return total
+    weights = [reward.weight for reward in rewards]
+    said = zip(*(reward.values(answered) for reward in rewards), strict=True)
+    return [_sum([w * value for w, value in zip(weights, values) if value is not None]) for values in said]
+
+
+def _sum(values: Sequence[float]) -> float | None:
+    return math.fsum(values) if values else None
+
+
+def taught(scores: Sequence[float | None]) -> list[float]:
+    """The scores as a method learns from them: 0 for a reply of which nothing is said."""
+    return [0.0 if score is None else score for score in scores]
+
+
+def mean_said(scores: Sequence[float | None]) -> float | None:
+    """The mean score of the replies of which something is said, None where there are none.
+
+    >>> mean_said([1.0, None, 0.0])
+    0.5
+    """
+    said = [score for score in scores if score is not None]
+    return math.fsum(said) / len(said) if said else None
+
+
+def require_difference(rewards: Sequence[Reward], scores: Sequence[float | None], about: str = "") -> None:
+    """Raise BrokenRewardError, with a word `about` the replies, where all have one score or none: they teach nothing."""
+    names, values = " + ".join(reward.name for reward in rewards), taught(scores)
+    if all(score is None for score in scores):
+        raise BrokenRewardError(names, f"says nothing of any of {len(scores)} replies{about}")
+    if len(values) > 1 and len(set(values)) == 1:
+        raise BrokenRewardError(names, f"is {values[0]:g} for all {len(values)} replies{about}")
 
 
 def is_function(source: str) -> bool:
