@@ -335,6 +335,20 @@ def test_sample_counts_every_prompt_and_says_what_comes_next(invoke: Invoke, tal
     assert last == "next: evenhand curate all.jsonl --out data/on-policy"
 
 
+def test_a_judge_that_nobody_measured_is_told_as_such(invoke: Invoke, talker: Path) -> None:
+    def first_letter(body: dict[str, Any], number: int) -> tuple[int, dict[str, str], str]:
+        first, second = replies_of(body)
+        return completion("TIE" if first == second else "A" if first < second else "B")
+
+    write_rows(Path("prompts.jsonl"), [{"prompt": row["prompt"]} for row in rows(4, seed=5)])
+    with judge_server(first_letter) as served:
+        common = ("sample", talker, "prompts.jsonl", "--judge", served.url, "--judge-model", "m", "--unmeasured")
+        answer = invoke(*common, "--keep", "best", "--max-new-tokens", 24, "-q")
+    assert answer.code == 0, answer.err
+    assert "gain not measured: wins over a prompt's other answers" in answer.out
+    assert "agreement of the judge with people: not measured: no pairs that people judged were given" in answer.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -342,6 +356,8 @@ def test_sample_counts_every_prompt_and_says_what_comes_next(invoke: Invoke, tal
         ((), "give --reward (a reward run, or file.py:function; it may be given again), or --judge, one of the two."),
         (("--reward", "own.py:vowels", "--n", "1"), "--n 1: an answer is compared with others"),
         (("--reward", "own.py:none"), "own.py"),
+        (("--reward", "own.py:vowels", "--unmeasured"), "--unmeasured are of a --judge"),
+        (("--judge", "http://127.0.0.1:9/v1", "--judge-model", "m"), "give --labelled FILE, pairs that people judged"),
     ],
 )
 def test_a_sample_that_makes_no_sense_is_refused(

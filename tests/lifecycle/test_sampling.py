@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from judge_server import completion, judge_server
 from small_model import listening, rows, write_rows
@@ -12,11 +14,17 @@ from test_reward_run import reward_recipe
 from transformers import GenerationConfig
 
 from evenhand.data.preparation import Wanted, prepare
-from evenhand.errors import DataError, ModelError, NonFiniteError, UserError
+from evenhand.errors import DataError, JudgeError, ModelError, NonFiniteError, UserError
+from evenhand.evaluation.endpoint import Endpoint, Patience
+from evenhand.evaluation.interval import Sample, student_mean
+from evenhand.evaluation.judge import EndpointJudge, GapJudge
 from evenhand.lifecycle.align import align
 from evenhand.lifecycle.judging import open_judge
 from evenhand.lifecycle.rewarding import open_reward_model, part_of
 from evenhand.lifecycle.sampling import Order, sample
+from evenhand.online.constitution import Constitution, Principle
+from evenhand.online.feedback import ConstitutionJudge
+from evenhand.training.reward_section import RewardPart
 
 SILENT = listening()[0]
 OWN = """
@@ -28,6 +36,14 @@ def broken(replies):
 
 def same(replies):
     return [1.0 for _ in replies]
+
+def refuses(prompts, replies, prompt):
+    if any(asked[-1]["content"] == prompt for asked in prompts):
+        raise RuntimeError("no idea")
+    return vowels(replies)
+
+def silent(prompts, replies, prompt):
+    return [None if asked[-1]["content"] == prompt else own for asked, own in zip(prompts, vowels(replies))]
 """
 
 
@@ -60,6 +76,23 @@ def written(path: Path) -> list[dict]:
 
 def vowels(text: str) -> int:
     return sum(c in "aeiou" for c in text)
+
+
+def cut(what: str, done: int, total: int) -> None:
+    """Who stops the command after the first batch, when eight prompts are done."""
+    if what == "answering and scoring" and done == 8:
+        raise KeyboardInterrupt
+
+
+def shorter(body: dict, _: int) -> tuple[int, dict[str, str], str]:
+    """A judge that prefers the reply with fewer characters."""
+    text = body["messages"][-1]["content"]
+    first, second = text.partition("Reply A:\n\n")[2].rsplit("\n\nWhich reply", 1)[0].split("\n\nReply B:\n\n")
+    return completion("TIE" if len(first) == len(second) else "A" if len(first) < len(second) else "B")
+
+
+def asked_once(url: str, folder: Path) -> EndpointJudge:
+    return EndpointJudge(Endpoint(url, "m", patience=Patience(attempts=1, failures=100)), folder / "said.jsonl")
 
 
 def test_best_and_worst_become_judgments_that_curate_takes(tmp_path: Path, run: Path) -> None:
@@ -97,16 +130,16 @@ def test_an_interrupted_sampling_goes_on_with_the_same_answers(tmp_path: Path, r
     whole = order(tmp_path, run, out=tmp_path / "whole.jsonl")
     sample(whole, SILENT.say, SILENT.narrate)
 
-    def cut(what: str, done: int, total: int) -> None:
+    def cut_later(what: str, done: int, total: int) -> None:
         if done == 16:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sample(order(tmp_path, run), SILENT.say, cut)
+        sample(order(tmp_path, run), SILENT.say, cut_later)
     partial = tmp_path / ".out.jsonl.partial"
     lines = partial.read_text().splitlines(keepends=True)
-    assert len(lines) == 2
-    partial.write_text(lines[0] + lines[1][:40])  # the power went while the second was written
+    assert len(lines) == 16
+    partial.write_text("".join(lines[:11]) + lines[11][:40])  # the power went while the second batch was written
     with pytest.raises(UserError, match="holds another sampling"):
         sample(order(tmp_path, run, seed=1), SILENT.say, SILENT.narrate)
     seen: list[int] = []
@@ -143,22 +176,106 @@ def test_a_reward_model_scores_and_judges(tmp_path: Path, small_model: Path, run
 
 
 def test_a_judge_behind_an_endpoint_ranks_by_wins(tmp_path: Path, run: Path) -> None:
-    """This one prefers the reply with fewer characters."""
-
-    def shorter(body: dict, _: int) -> tuple[int, dict[str, str], str]:
-        text = body["messages"][-1]["content"]
-        first, second = text.partition("Reply A:\n\n")[2].rsplit("\n\nWhich reply", 1)[0].split("\n\nReply B:\n\n")
-        return completion("TIE" if len(first) == len(second) else "A" if len(first) < len(second) else "B")
-
     with judge_server(shorter) as served:
         judge = open_judge(served.url, "m", tmp_path / "said.jsonl", SILENT.say)
         told = sample(order(tmp_path, run, rewards=(), judge=judge, limit=8), SILENT.say, SILENT.narrate)
     made = written(tmp_path / "out.jsonl")
-    assert told["mean_score"]["value"] == pytest.approx(0.5)  # each win is another's loss
+    assert told["gain"] is None  # each win is another's loss, so that even a coin's choice would gain
+    assert told["gain_note"].startswith("not measured: wins over a prompt's other answers are one half on average")
     assert made
     for row in made:
         winner, loser = row["verdict"], "ab"[row["verdict"] == "a"]
         assert len(row[f"answer_{winner}"]) < len(row[f"answer_{loser}"])
+
+
+def test_what_an_endpoint_does_not_answer_is_counted_never_guessed_and_asked_again(tmp_path: Path, run: Path) -> None:
+    away = {rows(20, seed=5)[1]["prompt"]}
+
+    def partly(body: dict, number: int) -> tuple[int, dict[str, str], str]:
+        if any(prompt in body["messages"][-1]["content"] for prompt in away):
+            return 503, {}, ""
+        return shorter(body, number)
+
+    with judge_server(partly) as served:
+
+        def judged(out: str, **changes) -> Order:
+            judge = asked_once(served.url, tmp_path)
+            return order(tmp_path, run, rewards=(), judge=judge, keep="best", out=tmp_path / out, limit=16, **changes)
+
+        told = sample(judged("some.jsonl"), SILENT.say, SILENT.narrate)
+        left_out = told["left_out"]
+        assert left_out["unscored"] == 1
+        assert [why.startswith("no answer: InternalServerError") for why in told["unscored"]] == [True]
+        assert told["rows"] + left_out["no_choice"] + 1 == told["prompts"] == 16
+        assert away.isdisjoint(row["prompt"][0]["content"] for row in written(tmp_path / "some.jsonl"))
+        with pytest.raises(KeyboardInterrupt):
+            sample(judged("out.jsonl"), SILENT.say, cut)
+        kept = [json.loads(line)["at"] for line in (tmp_path / ".out.jsonl.partial").read_text().splitlines()]
+        assert kept == [0, 2, 3, 4, 5, 6, 7]
+        away.clear()
+        told = sample(judged("out.jsonl"), SILENT.say, SILENT.narrate)
+        assert (told["left_out"]["unscored"], told["unscored"]) == (0, {})
+        sample(judged("whole.jsonl"), SILENT.say, SILENT.narrate)
+    assert (tmp_path / "out.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
+
+
+def test_a_judge_that_says_nothing_at_all_writes_nothing(tmp_path: Path, run: Path) -> None:
+    blind = GapJudge("blind", lambda pairs: np.full(len(pairs), np.nan))
+    for judge, why in ((asked_once("http://127.0.0.1:9/v1", tmp_path), "no answer"), (blind, "9 cannot be scored")):
+        with pytest.raises(JudgeError, match=rf"left 9 prompts without verdicts .*{why}.*; nothing was written"):
+            sample(order(tmp_path, run, rewards=(), judge=judge, keep="best", limit=9), SILENT.say, SILENT.narrate)
+        assert not (tmp_path / "out.jsonl").exists()
+        assert (tmp_path / ".out.jsonl.partial").read_text() == ""
+
+
+def test_what_is_told_of_the_best_is_told_of_what_is_written(tmp_path: Path, run: Path) -> None:
+    """Prompts nearly alike are one draw, so that twice as many of them tell little more."""
+    prompts = [row["prompt"] for row in rows(10, seed=5)]
+    asked = write_rows(tmp_path / "twice.jsonl", [{"prompt": p + mark} for p in prompts for mark in ("", "!")])
+    told = sample(order(tmp_path, run, prompts=str(asked), keep="best"), SILENT.say, SILENT.narrate)
+    made = written(tmp_path / "out.jsonl")
+    scores = np.array([vowels(row["response"]) for row in made], dtype=np.float64)
+    family = np.array([prompts.index(row["prompt"][0]["content"].rstrip("!")) for row in made])
+    assert len(set(family)) < len(made)
+    assert told["best_of_n"] == pytest.approx(student_mean(Sample(scores, family)).json())
+    assert told["gain_note"] == "the score that chose the answers is the one that measures them"
+
+
+def test_a_sampling_is_not_gone_on_with_by_another_score(tmp_path: Path, run: Path) -> None:
+    def refused(first: Order, second: Order) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            sample(first, SILENT.say, cut)
+        with pytest.raises(UserError, match="holds another sampling"):
+            sample(second, SILENT.say, SILENT.narrate)
+        (tmp_path / ".out.jsonl.partial").unlink()
+
+    own = f"{tmp_path / 'own.py'}:vowels"
+    refused(order(tmp_path, run), order(tmp_path, run, rewards=(part_of(f"0.5*{own}"),)))
+    principles = (Principle(id="short", prefer="Prefer the shorter reply."), Principle(id="warm", prefer="Be warm."))
+    with judge_server(shorter) as served:
+        endpoint = Endpoint(served.url, "m")
+        one = ConstitutionJudge(endpoint, tmp_path / "said.jsonl", Constitution("shop", principles, "0" * 64))
+        edited = replace(one, constitution=replace(one.constitution, sha256="1" * 64))
+        for other in (edited, replace(one, every=True)):
+            refused(*(order(tmp_path, run, rewards=(), judge=judge) for judge in (one, other)))
+
+
+@pytest.mark.parametrize(
+    ("name", "lost", "why"),
+    [
+        ("refuses", {"broken_reward": 8, "unscored": 0}, "own.py:refuses threw RuntimeError: no idea"),
+        ("silent", {"broken_reward": 0, "unscored": 1}, "no reward says anything of an answer"),
+    ],
+)
+def test_every_prompt_without_scores_is_counted(
+    tmp_path: Path, run: Path, name: str, lost: dict[str, int], why: str
+) -> None:
+    part = RewardPart(source=f"{tmp_path / 'own.py'}:{name}", arguments={"prompt": rows(20, seed=5)[1]["prompt"]})
+    told = sample(order(tmp_path, run, rewards=(part,)), SILENT.say, SILENT.narrate)
+    assert lost.items() <= told["left_out"].items()
+    assert told["rows"] + told["left_out"]["no_choice"] + sum(lost.values()) == told["prompts"] == 20
+    ((said, count),) = told["unscored"].items()
+    assert (said.endswith(why), count) == (True, sum(lost.values()))
 
 
 def test_rewards_that_break_or_never_differ(tmp_path: Path, run: Path) -> None:
@@ -171,6 +288,8 @@ def test_rewards_that_break_or_never_differ(tmp_path: Path, run: Path) -> None:
 def test_orders_that_make_no_sense_are_refused(tmp_path: Path, run: Path) -> None:
     with pytest.raises(UserError, match="take 2 or more"):
         order(tmp_path, run, n=1)
+    with pytest.raises(UserError, match="take 2 or more"):
+        order(tmp_path, run, n=1, keep="best", rewards=(), judge=GapJudge("blind", lambda pairs: np.zeros(len(pairs))))
     with pytest.raises(UserError, match="one of the two"):
         order(tmp_path, run, rewards=())
     with pytest.raises(UserError, match="write runs/reward"):

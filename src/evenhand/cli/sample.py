@@ -33,6 +33,9 @@ def sample(
     judge_log: JudgeLog = JUDGE_LOG,
     constitution: Principles = None,
     labelled: Labelled = None,
+    unmeasured: Annotated[
+        bool, typer.Option("--unmeasured", help="Use the judge without --labelled; the report says so.")
+    ] = False,
     keep: Kept = "pair",
     held_out: HeldOut = None,
     limit: Annotated[int | None, typer.Option(help="Answer at most so many prompts.")] = None,
@@ -52,7 +55,7 @@ def sample(
     """
     from evenhand.evaluation.generate import Sampling
     from evenhand.lifecycle import sampling
-    from evenhand.lifecycle.feedback import by_constitution, measured
+    from evenhand.lifecycle.feedback import UNMEASURED, by_constitution, measured
     from evenhand.lifecycle.judging import open_judge
     from evenhand.lifecycle.rewarding import part_of
     from evenhand.online.selection import Keep
@@ -61,8 +64,12 @@ def sample(
     require_file(out, (prompts, held_out, labelled, constitution))
     if keep not in get_args(Keep):
         raise UserError(f"--keep {keep!r} is none of {', '.join(get_args(Keep))}.")
-    if not judge and (constitution or labelled):
-        raise UserError("--constitution and --labelled are of a --judge; give one, or leave them out.")
+    if not judge and (constitution or labelled or unmeasured):
+        raise UserError("--constitution, --labelled and --unmeasured are of a --judge; give one, or leave them out.")
+    if judge and (labelled is None) != unmeasured:
+        raise UserError(
+            "give --labelled FILE, pairs that people judged, or --unmeasured to use the judge without; one of the two."
+        )
     opened = open_judge(judge, judge_model, judge_log, output.say) if judge else None
     judged = by_constitution(opened, constitution) if opened and constitution else opened
     order = sampling.Order(
@@ -80,7 +87,8 @@ def sample(
         seed=seed,
     )
     told = measured(judged, labelled, output.narrate).json() if judged and labelled else None
-    found = sampling.sample(order, output.say, output.narrate) | {"judge": told}
+    about = {"judge": told, "unmeasured": UNMEASURED if unmeasured else None}
+    found = sampling.sample(order, output.say, output.narrate) | about
     output.result(found, _words(found, n))
 
 
@@ -91,8 +99,12 @@ def _words(found: dict[str, Any], n: int) -> str:
         f"{found['out']}: {found['rows']} rows of {found['prompts']} prompts ({found['answers']} answers, {found['ended']:.0%} ended; "
         f"left out: {left_out})"
     )
-    figures = (("score of an answer", "mean_score"), (f"score of the best of {n}", "best_of_n"), ("gain", "gain"))
-    lines = [f"{name}: {figure(found[key]).words()}" for name, key in figures]
-    if found["judge"]:
-        lines.append(f"agreement of the judge with people: {figure(found['judge']['agreement']).words()}")
+    lines = [f"without a score, {why}: {count}" for why, count in found["unscored"].items()]
+    if found["gain"]:
+        figures = (("score of an answer", "mean_score"), (f"score of the best of {n}", "best_of_n"), ("gain", "gain"))
+        lines += [f"{name}: {figure(found[key]).words()}" for name, key in figures]
+    lines.append(f"gain {found['gain_note']}" if not found["gain"] else f"about the gain: {found['gain_note']}")
+    if found["judge"] or found["unmeasured"]:
+        agreement = figure(found["judge"]["agreement"]).words() if found["judge"] else found["unmeasured"]
+        lines.append(f"agreement of the judge with people: {agreement}")
     return "\n".join([told, *lines, f"next: evenhand curate {found['out']} --out data/on-policy"])

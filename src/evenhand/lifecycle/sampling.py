@@ -1,7 +1,8 @@
 """On-policy data: prompts a model has not been held out on, answered several times, scored, and written as judgments."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,32 +11,67 @@ import numpy as np
 import torch
 
 from evenhand.data.bench import CurationRules
+from evenhand.data.curate import families
 from evenhand.data.items import prompt_text
 from evenhand.data.schema import PreferencePair
 from evenhand.data.similarity import near_groups
 from evenhand.data.snapshot import read_snapshot
-from evenhand.errors import DataError, NonFiniteError, UserError
+from evenhand.errors import DataError, JudgeError, NonFiniteError, UserError
 from evenhand.evaluation.evaluate import Narrator
 from evenhand.evaluation.generate import Sampling
 from evenhand.evaluation.interval import Sample, family_codes, student_mean
-from evenhand.evaluation.judge import Judge, Question
+from evenhand.evaluation.judge import Judge
 from evenhand.files import canonical_json, held, sha256, write_whole
 from evenhand.lifecycle.appraisal import given_pairs
 from evenhand.lifecycle.contestant import Contestant, load_contestant, require_answers
+from evenhand.lifecycle.feedback import counts
 from evenhand.lifecycle.practising import fitting, tasks_of_pairs
 from evenhand.lifecycle.rewarding import Say, columns_asked, open_rewards, reward_identity
-from evenhand.online.rewards import BrokenRewardError, worth
-from evenhand.online.rollout import Draw, Drawn, Task, answered, draw
-from evenhand.online.selection import Candidate, Choice, Keep, rows_of
+from evenhand.lifecycle.scoring import Scorer, Scores, Why, by_rewards, by_wins
+from evenhand.online.feedback import ConstitutionJudge
+from evenhand.online.rewards import BrokenRewardError
+from evenhand.online.rollout import Draw, Task, draw
+from evenhand.online.selection import CHOOSE, Candidate, Choice, Keep
 from evenhand.training.material import read_texts
 from evenhand.training.reward_section import RewardPart
 from evenhand.training.sections import DataSection
 
 _PROMPTS_AT_ONCE = 8
-_MOST_BROKEN = 10
+_MOST_FAILED = 10
 _FAMILIES = CurationRules().families
+_CHOSEN_BY_SCORE = "the score that chose the answers is the one that measures them"
+_NO_GAIN = "not measured: wins over a prompt's other answers are one half on average, and chose the answers themselves"
 
-Scorer = Callable[[Sequence[Drawn]], list[float]]
+
+@dataclass(slots=True)
+class _Sampled:
+    """Prompts by place: the answers to each with `scorer`'s scores, as they are kept, and why others have none.
+
+    `failures` counts the batches in a row of which no prompt was scored, since the reward was broken or the judge silent.
+    """
+
+    scorer: str
+    done: dict[int, list[dict[str, Any]]]
+    lost: dict[int, Why] = field(default_factory=dict)
+    failures: int = 0
+
+    def choices(self, tasks: Sequence[Task]) -> list[Choice]:
+        """The prompts whose answers are scored, in their order."""
+        return [
+            Choice(tasks[place].prompt, tuple(Candidate(**one) for one in own), self.scorer, tasks[place].family)
+            for place, own in sorted(self.done.items())
+        ]
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """How many prompts have no scores."""
+        broken = sum(isinstance(why, BrokenRewardError) for why in self.lost.values())
+        return {"broken_reward": broken, "unscored": len(self.lost) - broken}
+
+    @property
+    def unscored(self) -> dict[str, int]:
+        """How many have none, by what came instead."""
+        return dict(Counter(str(why) for why in self.lost.values()).most_common())
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +95,7 @@ class Order:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.n < 2 and self.keep != "best":
+        if self.n < 2 and (self.keep != "best" or self.judge is not None):
             raise UserError(f"--n {self.n}: an answer is compared with others to its prompt; take 2 or more.")
         if bool(self.rewards) == (self.judge is not None):
             raise UserError(
@@ -70,7 +106,8 @@ class Order:
 def sample(order: Order, say: Say, narrate: Narrator) -> dict[str, Any]:
     """Draw, score, choose and write; what was drawn before an interruption is not drawn again.
 
-    Raises DataError where no prompt is left or the rewards stay broken, and what loading raises.
+    Raises DataError where no prompt is left or none gives a row, NonFiniteError where the rewards stay broken, JudgeError
+    where the judge gives no verdicts, and what loading raises.
     """
     model = load_contestant(order.model, "auto", say)
     require_answers(model)
@@ -83,15 +120,27 @@ def sample(order: Order, say: Say, narrate: Narrator) -> dict[str, Any]:
     partial = order.out.with_name(f".{order.out.name}.partial")
     partial.touch()
     with held(partial):
-        choices = _drawn_choices(order, model, (kept, partial, known), (say, narrate))
-        rows = rows_of(choices, order.keep)
+        sampled = _sampled(order, model, (kept, partial, known), (say, narrate))
+        made = [(choice, CHOOSE[order.keep](choice)) for choice in sampled.choices(kept)]
+        rows = [row for _, row in made if row is not None]
         if not rows:
+            why = f" ({counts(sampled.unscored)})" if sampled.lost else ""
             raise DataError(
-                f"none of {len(choices)} prompts gave answers that end and differ in score; nothing was written."
+                f"none of {len(kept)} prompts gave answers that end and differ in score{why}; nothing was written."
             )
         write_whole(order.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         partial.unlink(missing_ok=True)
-    return _told(order, choices, rows, left_out)
+    ended = [candidate.ended for choice, _ in made for candidate in choice.candidates]
+    return {
+        "out": str(order.out),
+        "rows": len(rows),
+        "prompts": len(kept),
+        "left_out": left_out | sampled.left_out | {"no_choice": len(made) - len(rows)},
+        "unscored": sampled.unscored,
+        "answers": len(ended),
+        "ended": float(np.mean(ended)),
+        **_gain(order, [choice for choice, row in made if row is not None]),
+    }
 
 
 def clean_tasks(order: Order, model: Contestant, say: Say) -> tuple[tuple[Task, ...], dict[str, int]]:
@@ -127,48 +176,60 @@ def _prompts(source: str, say: Say) -> tuple[PreferencePair, ...]:
     return texts.train
 
 
-def _drawn_choices(
+def _sampled(
     order: Order, model: Contestant, work: tuple[Sequence[Task], Path, str], telling: tuple[Say, Narrator]
-) -> list[Choice]:
-    """The choices of all prompts; each batch has a seed of its own and is kept when it is done."""
+) -> _Sampled:
+    """The scored answers to all prompts; each batch has a seed of its own, and what of it is scored is kept when it is done."""
     tasks, partial, known = work
     say, narrate = telling
     scorer, name = _scorer(order, model, say)
-    done = _kept_before(partial, known)
-    broken = 0
+    sampled = _Sampled(name, _kept_before(partial, known))
     for start in range(0, len(tasks), _PROMPTS_AT_ONCE):
         batch = tasks[start : start + _PROMPTS_AT_ONCE]
-        if str(start) not in done:
+        missing = [place for place in range(start, start + len(batch)) if place not in sampled.done]
+        if missing:
             torch.manual_seed(int(sha256(canonical_json([order.seed, start]))[:15], 16))
             how = Draw(order.n, order.max_new_tokens, order.sampling)
             drawn = draw(model.policy, model.serving, batch, how)
+            answers = [drawn[(place - start) * order.n :][: order.n] for place in missing]
+            found: Sequence[Scores | Why]
             try:
-                scores, broken = scorer(drawn), 0
+                found = scorer(answers)
             except BrokenRewardError as error:
-                broken += 1
-                say(f"{len(batch)} prompts are skipped: {error}")
-                if broken > _MOST_BROKEN or (start + len(batch) >= len(tasks) and not done):
-                    raise NonFiniteError(
-                        f"{error}, {broken} times in a row; correct the reward {error.name}."
-                    ) from error
-                continue
-            done[str(start)] = [Candidate(r.text, s, r.ended).json() for r, s in zip(drawn, scores)]
+                say(f"{len(missing)} prompts are skipped: {error}")
+                found = [error] * len(missing)
             with partial.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"known": known, "at": str(start), "candidates": done[str(start)]}) + "\n")
+                for place, own, scores in zip(missing, answers, found, strict=True):
+                    if isinstance(scores, list):
+                        sampled.done[place] = [Candidate(r.text, s, r.ended).json() for r, s in zip(own, scores)]
+                        line = {"known": known, "at": place, "candidates": sampled.done[place]}
+                        file.write(json.dumps(line) + "\n")
+                    else:
+                        sampled.lost[place] = scores
+            _refuse_failures(order, sampled, (found, start + len(batch) >= len(tasks)))
         narrate("answering and scoring", min(start + len(batch), len(tasks)), len(tasks))
-    return [choice for start, drawn in done.items() for choice in _choices(tasks[int(start) :], drawn, (order.n, name))]
+    return sampled
 
 
-def _choices(tasks: Sequence[Task], drawn: Sequence[dict[str, Any]], given: tuple[int, str]) -> Iterator[Choice]:
-    n, name = given
-    for i in range(len(drawn) // n):
-        own = tuple(Candidate(**value) for value in drawn[i * n : (i + 1) * n])
-        yield Choice(tasks[i].prompt, own, name)
+def _refuse_failures(order: Order, sampled: _Sampled, batch: tuple[Sequence[Scores | Why], bool]) -> None:
+    """Count a batch of which nothing is scored, and raise where that goes on, or it is the last and none was."""
+    found, last = batch
+    silent = order.judge is not None or isinstance(found[0], BrokenRewardError)
+    sampled.failures = sampled.failures + 1 if silent and not any(isinstance(one, list) for one in found) else 0
+    if not sampled.failures or (sampled.failures <= _MOST_FAILED and (sampled.done or not last)):
+        return
+    if isinstance(error := found[0], BrokenRewardError):
+        raise NonFiniteError(f"{error}, {sampled.failures} times in a row; correct the reward {error.name}.") from error
+    assert order.judge is not None
+    raise JudgeError(
+        f"{order.judge.name} left {len(sampled.lost)} prompts without verdicts in both orders on all their answers "
+        f"({counts(sampled.unscored)}); nothing was written. The same command goes on from there."
+    )
 
 
-def _kept_before(partial: Path, known: str) -> dict[str, list[dict[str, Any]]]:
-    """What an interrupted sampling of the same order has drawn, by batch; a line half written is drawn again."""
-    found: dict[str, list[dict[str, Any]]] = {}
+def _kept_before(partial: Path, known: str) -> dict[int, list[dict[str, Any]]]:
+    """What an interrupted sampling of the same order has scored, by prompt; a line half written is drawn again."""
+    found: dict[int, list[dict[str, Any]]] = {}
     text = partial.read_text(encoding="utf-8")
     if text and not text.endswith("\n"):
         with partial.open("a", encoding="utf-8") as file:
@@ -187,52 +248,36 @@ def _kept_before(partial: Path, known: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def _scorer(order: Order, model: Contestant, say: Say) -> tuple[Scorer, str]:
-    """What scores replies, and the name that stands as annotator."""
-    if order.judge is not None:
-        judge = order.judge
-        return (lambda drawn: wins_of(judge, drawn, order.n)), judge.name
+    """What scores answers, and the name that stands as annotator."""
+    if (judge := order.judge) is not None:
+        return (lambda answers: by_wins(judge, answers)), judge.name
     rewards = open_rewards(order.rewards, model.tokenizer, say)
-    return (lambda drawn: worth(rewards, answered(drawn))), " + ".join(reward.name for reward in rewards)
-
-
-def wins_of(judge: Judge, drawn: Sequence[Drawn], n: int) -> list[float]:
-    """For each reply the share of others to its prompt that it beats, a tie or no verdict one half."""
-    places = [
-        (i, j) for start in range(0, len(drawn), n) for i in range(start, start + n) for j in range(i + 1, start + n)
-    ]
-    questions = [Question(f"{i} {j}", drawn[i].task.prompt, drawn[i].text, drawn[j].text) for i, j in places]
-    wins = [0.0] * len(drawn)
-    for (i, j), ruling in zip(places, judge.rule(questions, lambda *_: None)):
-        said = [{"a": 1.0, "b": 0.0}.get(verdict or "tie", 0.5) for verdict in (ruling.a_first, ruling.b_first)]
-        wins[i] += sum(said) / 2
-        wins[j] += 1 - sum(said) / 2
-    return [won / (n - 1) for won in wins]
+    return (lambda answers: by_rewards(rewards, answers)), " + ".join(reward.name for reward in rewards)
 
 
 def _identity(order: Order, model: Contestant, tasks: Sequence[Task]) -> str:
     """What two samplings must share for the one to go on where the other stopped."""
     prompts = [[message.json() for message in task.prompt] for task in tasks]
-    judged = order.judge.name if order.judge else None
-    said = [order.n, order.max_new_tokens, asdict(order.sampling), order.seed, reward_identity(order.rewards), judged]
-    return sha256(canonical_json([model.weights_sha256, prompts, said]))
+    drawing = [order.n, order.max_new_tokens, asdict(order.sampling), order.seed]
+    rewards = [[part.model_dump() for part in order.rewards], reward_identity(order.rewards)]
+    judge: list[Any] = [order.judge.name] if order.judge else []
+    if isinstance(order.judge, ConstitutionJudge):
+        judge += [order.judge.constitution.sha256, order.judge.every]
+    return sha256(canonical_json([model.weights_sha256, prompts, drawing, rewards, judge]))
 
 
-def _told(
-    order: Order, choices: Sequence[Choice], rows: Sequence[dict[str, Any]], left_out: dict[str, int]
-) -> dict[str, Any]:
-    """Counts, and what choosing the best gains over taking any, in the scorer's unit."""
-    means = np.array([np.mean([c.score for c in choice.candidates]) for choice in choices])
-    bests = np.array([max(c.score for c in choice.candidates) for choice in choices])
-    alone = family_codes(None, len(choices))
-    ended = float(np.mean([c.ended for choice in choices for c in choice.candidates]))
+def _gain(order: Order, picked: Sequence[Choice]) -> dict[str, Any]:
+    """Of the prompts that gave a row, in the scorer's unit: an answer's score, the best one's of those that may be chosen,
+    and what choosing it gains."""
+    if order.judge is not None:
+        return {"mean_score": None, "best_of_n": None, "gain": None, "gain_note": _NO_GAIN}
+    means = np.array([np.mean([c.score for c in choice.candidates]) for choice in picked])
+    bests = np.array([choice.ranked[0].score for choice in picked])
+    prompts = [prompt_text(choice.prompt) for choice in picked]
+    alike = family_codes(families(prompts, [choice.family for choice in picked], _FAMILIES), len(picked))
     return {
-        "out": str(order.out),
-        "rows": len(rows),
-        "prompts": len(choices),
-        "left_out": left_out | {"no_choice": len(choices) - len(rows)},
-        "answers": sum(len(choice.candidates) for choice in choices),
-        "ended": ended,
-        "mean_score": student_mean(Sample(means, alone)).json(),
-        "best_of_n": student_mean(Sample(bests, alone)).json(),
-        "gain": student_mean(Sample(bests - means, alone)).json(),
+        "mean_score": student_mean(Sample(means, alike)).json(),
+        "best_of_n": student_mean(Sample(bests, alike)).json(),
+        "gain": student_mean(Sample(bests - means, alike)).json(),
+        "gain_note": _CHOSEN_BY_SCORE,
     }

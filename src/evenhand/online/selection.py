@@ -1,6 +1,6 @@
 """Several answers of one model to a prompt, scored: which of them become a judgment, a ranking or a demonstration."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,11 +27,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A prompt with its candidates; `scorer` is written down as the annotator of what is chosen."""
+    """A prompt with its candidates; `scorer` is written down as the annotator of what is chosen, `family` as in a Task."""
 
     prompt: Conversation
     candidates: tuple[Candidate, ...]
     scorer: str
+    family: str | None = None
 
     @property
     def name(self) -> str:
@@ -86,9 +87,3 @@ CHOOSE: dict[str, Callable[[Choice], dict[str, Any] | None]] = {
     "ranking": Choice.ranking,
     "best": Choice.best,
 }
-
-
-def rows_of(choices: Sequence[Choice], keep: Keep) -> list[dict[str, Any]]:
-    """The rows that the choices make, one a prompt; prompts without any make none."""
-    found = (CHOOSE[keep](choice) for choice in choices)
-    return [row for row in found if row is not None]
