@@ -19,6 +19,7 @@ Principles = Annotated[Path | None, typer.Option(help="YAML file of principles, 
 Kept = Annotated[
     str, typer.Option(help="pair: best against worst; ranking: all with scores; best: best-of-n demonstrations.")
 ]
+Unmeasured = Annotated[bool, typer.Option("--unmeasured", help="Use the judge without --labelled; the report says so.")]
 HeldOut = Annotated[str | None, typer.Option(help="Data whose prompts are left out too, and those nearly like them.")]
 
 
@@ -33,9 +34,7 @@ def sample(
     judge_log: JudgeLog = JUDGE_LOG,
     constitution: Principles = None,
     labelled: Labelled = None,
-    unmeasured: Annotated[
-        bool, typer.Option("--unmeasured", help="Use the judge without --labelled; the report says so.")
-    ] = False,
+    unmeasured: Unmeasured = False,
     keep: Kept = "pair",
     held_out: HeldOut = None,
     limit: Annotated[int | None, typer.Option(help="Answer at most so many prompts.")] = None,
@@ -62,14 +61,8 @@ def sample(
 
     output = Output(as_json, quiet)
     require_file(out, (prompts, held_out, labelled, constitution))
-    if keep not in get_args(Keep):
-        raise UserError(f"--keep {keep!r} is none of {', '.join(get_args(Keep))}.")
-    if not judge and (constitution or labelled or unmeasured):
-        raise UserError("--constitution, --labelled and --unmeasured are of a --judge; give one, or leave them out.")
-    if judge and (labelled is None) != unmeasured:
-        raise UserError(
-            "give --labelled FILE, pairs that people judged, or --unmeasured to use the judge without; one of the two."
-        )
+    _refuse_other(keep, get_args(Keep))
+    _refuse_judging(judge, constitution, labelled, unmeasured)
     opened = open_judge(judge, judge_model, judge_log, output.say) if judge else None
     judged = by_constitution(opened, constitution) if opened and constitution else opened
     order = sampling.Order(
@@ -90,6 +83,21 @@ def sample(
     about = {"judge": told, "unmeasured": UNMEASURED if unmeasured else None}
     found = sampling.sample(order, output.say, output.narrate) | about
     output.result(found, _words(found, n))
+
+
+def _refuse_other(keep: str, known: tuple[str, ...]) -> None:
+    if keep not in known:
+        raise UserError(f"--keep {keep!r} is none of {', '.join(known)}.")
+
+
+def _refuse_judging(judge: str | None, constitution: Path | None, labelled: str | None, unmeasured: bool) -> None:
+    """Refuse options of a judge without one, and a judge of which nothing is said of how it is measured. Raises UserError."""
+    if not judge and (constitution or labelled or unmeasured):
+        raise UserError("--constitution, --labelled and --unmeasured are of a --judge; give one, or leave them out.")
+    if judge and (labelled is None) != unmeasured:
+        raise UserError(
+            "give --labelled FILE, pairs that people judged, or --unmeasured to use the judge without; one of the two."
+        )
 
 
 def _words(found: dict[str, Any], n: int) -> str:
