@@ -102,7 +102,7 @@ def test_they_are_rewards_that_a_recipe_names() -> None:
     source = "evenhand.online.verifiers:last_number"
     reward = Reward(source, load_function(source))
     answered = Answered([(), ()], ["so 4", "so 5"], {"reference": ["#### 4", None], "other": [1, 2]})
-    assert reward.values(answered) == [1.0, 0.0]
+    assert reward.values(answered) == [1.0, None]
 
 
 @pytest.mark.parametrize(
