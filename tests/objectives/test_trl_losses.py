@@ -132,7 +132,7 @@ def test_kto_with_its_baseline_of_mismatched_answers(tmp_path: Path) -> None:
     ]
     ours = Policy(policy)
     goal = Goal(KTO(0.3, 1.2, 0.8), SecondModel(Policy(reference), "other"))
-    aimed = with_baseline(goal, ours, (examples, 4096, Ranks(), False))
+    aimed = with_baseline(goal, ours, examples, 512, (4096, Ranks(), False))
     (kl,) = trainer._metrics["eval"]["kl"]
     assert isinstance(aimed.objective, KTO)
     assert aimed.objective.baseline == pytest.approx(kl, rel=1e-4)

@@ -1,5 +1,7 @@
 """Objectives that learn from single answers: what they are given, and that a step is the same however it is cut."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,11 @@ from small_training import assert_same_bits, settings, some_pairs, trained
 from torch import Tensor
 
 from evenhand.errors import DataError, RecipeError
-from evenhand.model.encode import ABSENT, EncodedPair
+from evenhand.model.encode import ABSENT, EncodedPair, side
 from evenhand.model.forward import Policy
-from evenhand.model.pack import common_beginning, forest_tokens, pack
+from evenhand.model.pack import PackedBatch, common_beginning, forest_tokens, pack
 from evenhand.model.reference import AdapterOff, Reference, SecondModel
+from evenhand.model.scores import PairScores
 from evenhand.objectives.dpo import DPO
 from evenhand.objectives.kto import KTO
 from evenhand.objectives.objective import Objective
@@ -19,6 +22,7 @@ from evenhand.objectives.supervised import Supervised
 from evenhand.training.baseline import mismatched, with_baseline
 from evenhand.training.examples import examples_of
 from evenhand.training.goal import Goal
+from evenhand.training.journal import read_journal
 from evenhand.training.loop import Hooks
 from evenhand.training.optim import MasterAdamW
 from evenhand.training.ranks import Ranks
@@ -39,7 +43,7 @@ def stepped(objective: Objective, reference: Reference | None, budget: int) -> t
     policy = Policy(tiny("llama"))
     optimizer = MasterAdamW(policy, 0.0)
     examples = examples_of(some_pairs(8), objective.traits.examples)
-    goal = with_baseline(Goal(objective, reference), policy, (examples, budget, Ranks(), False))
+    goal = with_baseline(Goal(objective, reference), policy, examples, 99, (budget, Ranks(), False))
     result = train_step(policy, goal, optimizer, share_of(examples, budget, Ranks(), False), (1e-4, 1e9))
     return result, {name: t for name, t in optimizer.tensors() if name.startswith("exp_avg.")}
 
@@ -110,7 +114,7 @@ def test_a_forest_of_single_answers_counts_what_is_there() -> None:
 
 def test_mismatched_answers_follow_their_own_prompt() -> None:
     votes = examples_of(some_pairs(3), "votes")
-    made = mismatched(votes)
+    made = mismatched(votes, 99)
     sides = [vote.rejected if vote.chosen.absent else vote.chosen for vote in votes]
     for at, own in enumerate(made):
         prompt, answer = sides[at], sides[at - 1]
@@ -118,7 +122,47 @@ def test_mismatched_answers_follow_their_own_prompt() -> None:
         assert own.chosen.tokens.tolist() == wanted
         assert own.chosen.starts == prompt.starts
         assert own.rejected is ABSENT
-    assert mismatched(votes[:1]) == []
+    assert mismatched(votes[:1], 99) == []
+
+
+def test_a_mismatch_is_no_longer_than_the_longest_example() -> None:
+    votes = examples_of(
+        [
+            EncodedPair(0, "a", "0", side(list(range(3, 20)), 15), side(list(range(3, 19)), 15)),
+            EncodedPair(1, "b", "1", side(list(range(30, 48)), 3), side(list(range(30, 47)), 3)),
+        ],
+        "votes",
+    )
+    made = [one.chosen for one in mismatched(votes, 18)]
+    assert [len(own.tokens) for own in made] == [18, 17, 4, 18]
+    assert made[0].tokens.tolist() == [*range(3, 18), 33, 34, 35]  # row 1's answer after row 0's prompt, cut
+    assert all(own.scored >= 1 for own in made)
+
+
+def test_a_run_whose_baseline_ran_out_of_memory_goes_on_with_half_the_budget(tmp_path: Path) -> None:
+    def run(folder: Path, budget: int) -> dict[str, Tensor]:
+        folder.mkdir()
+        policy = make_policy(tiny("llama"), None, settings())
+        work = (examples_of(some_pairs(17), "votes"), KTO(0.3), settings(token_budget=budget))
+        train_policy(policy, work, Place(folder), Hooks(), other_model())
+        return trained(policy)
+
+    forward, baselines = Policy.forward, 0
+
+    def limited(self: Policy, batch: PackedBatch) -> PairScores:
+        nonlocal baselines
+        if not torch.is_grad_enabled() and batch.tokens > 64:
+            baselines += 1
+            torch.empty(1 << 60, dtype=torch.uint8)
+        return forward(self, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Policy, "forward", limited)
+        got = run(tmp_path / "halved", 128)
+    assert baselines
+    first = read_journal(tmp_path / "halved" / "journal.jsonl")[0]
+    assert first["note"].startswith("memory ran out at 128 tokens a micro-batch; going on with ")
+    assert_same_bits(got, run(tmp_path / "small", first["token_budget"]))
 
 
 def test_an_objective_that_needs_a_reference_does_not_go_without() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from evenhand.errors import CollapseError, InterruptedRun, NonFiniteError
 from evenhand.model.forward import Policy
+from evenhand.model.store import side_lengths
 from evenhand.training.baseline import with_baseline
 from evenhand.training.budget import budget_note, default_budget, find_budget, within_memory
 from evenhand.training.checkpoint import checkpoints_of, require_room
@@ -72,6 +73,7 @@ class _Run:
     hooks: Hooks
     schedule: Schedule
     epoch_ends: frozenset[int]
+    longest: int  # tokens of the longest side of all pairs
 
     @property
     def out_of_patience(self) -> bool:
@@ -132,7 +134,8 @@ def _begin(policy: Policy, job: Job, hooks: Hooks) -> _Run:
     progress = resume(policy, optimizer, job)
     progress.token_budget = settings.token_budget or progress.token_budget or _found_budget(policy, optimizer, job)
     ends = epoch_ends(job.plan, settings.epochs) if settings.epochs and settings.steps is None else ()
-    return _Run(policy, optimizer, progress, job, hooks, schedule, frozenset(ends))
+    longest = int(side_lengths(job.pairs).max())
+    return _Run(policy, optimizer, progress, job, hooks, schedule, frozenset(ends), longest)
 
 
 def _found_budget(policy: Policy, optimizer: MasterAdamW, job: Job) -> int:
@@ -151,9 +154,10 @@ def _step(run: _Run, number: int, indices: tuple[int, ...]) -> tuple[StepResult 
     before, goal = progress.token_budget, job.goal
 
     def attempt(budget: int) -> StepResult:
-        share = share_of(pairs, budget, job.ranks, run.optimizer.sharded)
-        aimed = with_baseline(goal, run.policy, (pairs, budget, job.ranks, run.optimizer.sharded))
-        return train_step(run.policy, aimed, run.optimizer, share, (rate, job.settings.max_gradient_norm))
+        cut = (budget, job.ranks, run.optimizer.sharded)
+        aimed = with_baseline(goal, run.policy, pairs, run.longest, cut)
+        rates = (rate, job.settings.max_gradient_norm)
+        return train_step(run.policy, aimed, run.optimizer, share_of(pairs, *cut), rates)
 
     result, said = None, ""
     try:

@@ -1,10 +1,17 @@
 """How much memory there is, how much this process has held at most, and which errors say that it ran out."""
 
 import ctypes
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+
+from evenhand.errors import StepTooLargeError
+from evenhand.training.ranks import Ranks
+
+Result = TypeVar("Result")
 
 _CGROUP = Path("/sys/fs/cgroup")
 _OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "std::bad_alloc", "out of memory")
@@ -22,6 +29,24 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
+def or_too_large(compute: Callable[[], Result], ranks: Ranks, in_step: bool) -> Result:
+    """What `compute` gives on this rank; raises StepTooLargeError on every rank alike where memory runs out on one.
+
+    `in_step` where forwards must match: ranks that wait for each other cannot turn back, and the error passes as it is.
+    """
+    found: list[Result] = []
+    ran_out = ""
+    try:
+        found.append(compute())
+    except (RuntimeError, MemoryError) as error:
+        if in_step or not is_out_of_memory(error):
+            raise
+        ran_out = str(error) or "no more of it"
+    if ranks.largest(bool(ran_out)):  # outside of the block, whose error holds on to all that was computed
+        raise StepTooLargeError(f"memory ran out during a step: {ran_out or 'on another rank'}")
+    return found[0]
 
 
 def free_bytes(device: torch.device) -> int:

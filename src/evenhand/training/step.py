@@ -10,11 +10,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from evenhand.errors import NonFiniteError, StepTooLargeError
+from evenhand.errors import NonFiniteError
 from evenhand.model.encode import EncodedPair
 from evenhand.model.forward import Policy
 from evenhand.training.goal import Goal, Judged
-from evenhand.training.memory import is_out_of_memory
+from evenhand.training.memory import or_too_large
 from evenhand.training.optim import MasterAdamW
 from evenhand.training.share import Share
 
@@ -61,16 +61,9 @@ def train_step(
     `rates` are the learning rate and the largest gradient norm. Raises NonFiniteError, and StepTooLargeError where
     memory runs out, before the optimizer moves, on every rank alike.
     """
-    broken: list[EncodedPair] = []
-    sums, ran_out = torch.empty(0), ""
-    try:
-        sums, broken = _backward(policy, goal, share, optimizer.loss_scale)
-    except (RuntimeError, MemoryError) as error:
-        if optimizer.sharded or not is_out_of_memory(error):  # shards wait for each other, and cannot turn back
-            raise
-        ran_out = str(error)
-    if share.ranks.largest(bool(ran_out)):  # outside of the block, whose error holds on to all that was computed
-        raise StepTooLargeError(f"memory ran out during a step: {ran_out or 'on another rank'}")
+    sums, broken = or_too_large(
+        lambda: _backward(policy, goal, share, optimizer.loss_scale), share.ranks, optimizer.sharded
+    )
     _refuse_non_finite("loss", broken, share)
     tokens, loss, *told = share.ranks.add(sums).tolist()
     rate, largest = rates
