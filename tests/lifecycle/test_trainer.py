@@ -12,7 +12,7 @@ import torch
 from architectures import tiny
 from chat_tokenizers import chat_tokenizer
 from datasets import Dataset, disable_progress_bars
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, EarlyStoppingCallback, HfArgumentParser, TrainerCallback
 from trl import DPOConfig as TheirDPOConfig
 from trl import DPOTrainer as TheirDPOTrainer
@@ -216,6 +216,90 @@ def test_a_second_start_goes_on_and_another_setting_is_refused_by_name(tmp_path:
         assert torch.equal(one, other)
     with pytest.raises(RecipeError, match="learning_rate"):
         start(learning_rate=1e-2)
+
+
+def other_model() -> Any:
+    other = model()
+    with torch.no_grad():
+        other.lm_head.weight.mul_(0.5)
+    return other
+
+
+def other_configuration() -> Any:
+    other = model()
+    other.config.rope_parameters["rope_theta"] *= 2
+    return other
+
+
+LORA: dict[str, Any] = {"r": 4, "lora_alpha": 16, "target_modules": "all-linear"}
+OTHER_STARTS: dict[str, tuple[dict[str, Any], str]] = {
+    "weights": ({"model": other_model}, "another model;"),
+    "configuration": ({"model": other_configuration}, "another model;"),
+    "alpha": ({"peft_config": LoraConfig(**LORA | {"lora_alpha": 64})}, r"adapter.lora_alpha \(16, now 64\)"),
+    "dropout": (
+        {"peft_config": LoraConfig(**LORA | {"lora_dropout": 0.05})},
+        r"adapter.lora_dropout \(0.0, now 0.05\)",
+    ),
+    "ref_model": ({"ref_model": other_model}, "ref_model"),
+    "disable_dropout": ({"args": {"disable_dropout": False}}, "disable_dropout"),
+    "way of the reference": ({"args": {"precompute_ref_log_probs": True}}, "precompute_ref_log_probs"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_STARTS)
+def test_another_start_in_the_same_folder_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    def start(**changes: Any) -> Any:
+        return DPOTrainer(
+            model=changes.get("model", model)(),
+            ref_model=changes["ref_model"]() if "ref_model" in changes else None,
+            args=DPOConfig(output_dir=str(tmp_path), beta=0.3, **QUIET | PLAIN | changes.get("args", {})),
+            train_dataset=rows(),
+            processing_class=chat_tokenizer("llama3"),
+            peft_config=changes.get("peft_config", LoraConfig(**LORA)),
+        )
+
+    trainer = start()
+    loss = trainer.train().training_loss
+    assert trainer.train().training_loss == start().train().training_loss == loss
+    changes, said = OTHER_STARTS[name]
+    with pytest.raises(RecipeError, match=said):
+        start(**changes).train()
+
+
+def test_an_adapter_drawn_anew_by_the_script_goes_on_as_it_was_first_drawn(tmp_path: Path) -> None:
+    def start(seed: int) -> Any:
+        torch.manual_seed(seed)
+        drawn = get_peft_model(model(), LoraConfig(**LORA))
+        trainer = SimPOTrainer(drawn, simpo(tmp_path), rows(), processing_class=chat_tokenizer("llama3"))
+        trainer.train()
+        return trainer.model
+
+    first, again = start(1), start(2)
+    for one, other in zip(first.parameters(), again.parameters()):
+        assert torch.equal(one, other)
+
+
+def test_scores_of_another_reference_are_not_taken_again(tmp_path: Path) -> None:
+    def start(own: Any, ref_model: Any = None) -> Any:
+        return DPOTrainer(
+            own,
+            ref_model,
+            DPOConfig(output_dir=str(tmp_path), beta=0.3, precompute_ref_log_probs=True, **QUIET | PLAIN),
+            rows(),
+            rows(),
+            chat_tokenizer("llama3"),
+        )
+
+    assert start(model()).evaluate() == start(model()).evaluate()
+    with pytest.raises(DataError, match="reference scores of another model;"):
+        start(other_model()).evaluate()
+    with pytest.raises(DataError, match="reference scores of another model, ref_model"):
+        start(model(), other_model()).evaluate()
+    same = model()
+    with pytest.raises(ModelError, match="`model` itself"):
+        DPOTrainer(
+            same, same, DPOConfig(output_dir=str(tmp_path)), rows(), None, chat_tokenizer("llama3"), None, LoraConfig()
+        )
 
 
 REFUSED = {

@@ -106,7 +106,7 @@ def test_no_usable_pair_is_said(tmp_path: Path) -> None:
             r"training.learning_rate \(0.001, now 0.005\); choose another --out, allow it with --allow-change training.learning_rate",
         ),
         ({"swap": True}, "tokens"),
-        ({"adapter": Adapter(2, 4.0)}, "weights; choose another --out, or remove"),
+        ({"adapter": Adapter(2, 4.0)}, r".*weights; choose another --out, or remove"),
     ],
 )
 def test_a_folder_of_another_run_is_refused_by_what_differs(tmp_path: Path, change: dict[str, Any], name: str) -> None:
@@ -123,6 +123,26 @@ def test_a_folder_of_another_run_is_refused_by_what_differs(tmp_path: Path, chan
             adapter=change.get("adapter"),
             folder=tmp_path / "run",
         )
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (Adapter(4, 16.0), r"adapter.lora_alpha \(8.0, now 16.0\); choose"),
+        (Adapter(4, 8.0, 0.1), r"adapter.lora_dropout \(0.0, now 0.1\); choose"),
+        (None, "model; choose"),
+    ],
+)
+def test_another_base_or_adapter_of_the_same_shapes_is_refused(
+    tmp_path: Path, change: Adapter | None, name: str
+) -> None:
+    pairs, usual, base = some_pairs(tmp_path), Adapter(4, 8.0), small_llama()
+    train(small_llama(), small_tokenizer(), pairs, OBJECTIVE, QUICK, adapter=usual, folder=tmp_path / "run")
+    if change is None:
+        with torch.no_grad():
+            base.model.norm.weight.mul_(1.01)
+    with pytest.raises(RecipeError, match=f"another {name}"):
+        train(base, small_tokenizer(), pairs, OBJECTIVE, QUICK, adapter=change or usual, folder=tmp_path / "run")
 
 
 def test_what_moves_no_number_may_change_between_two_starts(tmp_path: Path) -> None:

@@ -64,6 +64,12 @@ def _is_classifier(model: PreTrainedModel) -> bool:
     return type(model).__name__.endswith("ForSequenceClassification")
 
 
+def is_fresh(model: nn.Module) -> bool:
+    """Whether the model is its base with an adapter that adds nothing yet, so that switching it off is the start."""
+    ups = [weight for name, weight in model.named_parameters() if "lora_B" in name]
+    return isinstance(model, PeftModel) and bool(ups) and not any(weight.any() for weight in ups)
+
+
 def fuse(model: PeftModel) -> int:
     """Let every plain LoRA layer run its fused form; returns how many do. The layers stay PEFT's."""
     layers = [module for module in model.modules() if type(module) is LoraLinear]

@@ -1,20 +1,27 @@
 """What makes two starts the same run, by name, and the refusal of another one."""
 
+import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 import evenhand
 from evenhand.errors import RecipeError
 from evenhand.files import canonical_json, sha256, sha256_file
+from evenhand.model.adapter import is_fresh
 from evenhand.model.encode import EncodedPair
-from evenhand.model.forward import Policy
+from evenhand.model.forward import Policy, causal
 from evenhand.model.store import tokens_hash
 from evenhand.objectives.objective import Objective
 from evenhand.training.sections import TrainingSection
@@ -33,6 +40,13 @@ FREE = frozenset(
 FIXED = ("weights",)
 # What a run computes with: it matters to one that goes on, and not to one that is done.
 MACHINE = ("code", "threads", "world_size")
+# What a model's or an adapter's configuration says of files, versions and precision, which have names of their own.
+_UNTOLD = frozenset(
+    {
+        *("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"),
+        *("base_model_name_or_path", "revision", "peft_version", "inference_mode", "auto_mapping"),
+    }
+)
 _COMPUTING_ROOMS = ("model", "objectives", "training")
 _COMPUTING_PACKAGES = ("torch", "transformers", "peft")
 _SHORT = 40
@@ -85,6 +99,34 @@ def policy_identity(policy: nn.Module, *rooms: str) -> dict[str, str]:
     }
 
 
+def start_identity(model: PreTrainedModel | PeftModel) -> dict[str, str]:
+    """What a run starts from: one hash of the weights and the configuration of `model`, before it gets an adapter.
+
+    Of one that has an adapter which adds nothing yet the base alone counts: checkpoints keep how the adapter was drawn.
+    """
+    config = json.loads(causal(model).config.to_json_string(use_diff=False))
+    fresh = is_fresh(model)
+    named = {
+        id(weight): (name, weight)  # a tied weight once
+        for name, weight in model.state_dict(keep_vars=True).items()
+        if isinstance(weight, Tensor) and not (fresh and "lora_" in name)
+    }
+    with ThreadPoolExecutor(min(4, len(os.sched_getaffinity(0)))) as pool:
+        weights = list(pool.map(_weight_hash, named.values()))
+    told = {name: value for name, value in config.items() if name not in _UNTOLD}
+    return {"model": sha256(canonical_json([told, weights]))}
+
+
+def adapter_identity(model: nn.Module) -> dict[str, str]:
+    """The settings of the adapter on `model`, under PEFT's names; nothing where there is none."""
+    if not isinstance(model, PeftModel):
+        return {}
+    settings = model.active_peft_config.to_dict()
+    told = {k: v for k, v in settings.items() if v is not None and k not in _UNTOLD and not k.startswith("_")}
+    plain = json.dumps(told, default=lambda value: sorted(value) if isinstance(value, set) else str(value))
+    return settings_by_name("adapter", json.loads(plain))
+
+
 def settings_by_name(section: str, settings: Mapping[str, Any]) -> dict[str, str]:
     """Each setting that moves a number, as `section.key` with its value as JSON; nested ones as `section.key.key`."""
     named: dict[str, str] = {}
@@ -105,6 +147,13 @@ def code_hash(*others: str) -> str:
     files = sorted(file for room in (*_COMPUTING_ROOMS, *others) for file in (root / room).glob("*.py"))
     parts = [[str(file.relative_to(root)), sha256_file(file)] for file in files]
     return sha256(canonical_json([*parts, *([name, version(name)] for name in _COMPUTING_PACKAGES)]))
+
+
+def _weight_hash(named: tuple[str, Tensor]) -> list[Any]:
+    """Name, dtype, shape and SHA-256; a weight on another device is on the CPU no longer than this takes."""
+    name, weight = named
+    content = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return [name, str(weight.dtype), list(weight.shape), hashlib.sha256(content.data).hexdigest()]
 
 
 def _is_allowed(name: str, allowed: Iterable[str]) -> bool:

@@ -26,7 +26,7 @@ from evenhand.objectives.objective import Objective
 from evenhand.training import recompute
 from evenhand.training.determinism import determinism, fix_workspace
 from evenhand.training.examples import examples_of
-from evenhand.training.identity import MACHINE, identity_of, refuse_unknown
+from evenhand.training.identity import MACHINE, adapter_identity, identity_of, refuse_unknown, start_identity
 from evenhand.training.loop import Hooks, Log, Outcome, run_loop
 from evenhand.training.plan import make_plan
 from evenhand.training.ranks import launched_ranks, ranks_joined
@@ -68,14 +68,16 @@ def train(
     Without `adapter` every weight that requires a gradient is trained. An objective that compares with the starting model
     gets it by switching the adapter off, or from `reference`. `form` says how pairs become tokens; left out
     it is the chat template and at most 2048 tokens. With `folder`, tokens, journal and checkpoints are kept there, and a
-    second call with the same starting model resumes; other data, settings or precision are refused by name unless
-    `allowed` names them. Raises DataError, TemplateError, RecipeError, NonFiniteError.
+    second call with the same starting model resumes; another model or adapter, other data, settings or precision are
+    refused by name unless `allowed` names them. Raises DataError, TemplateError, RecipeError, NonFiniteError.
     """
     with TemporaryDirectory() as scratch:
-        place = Place(Path(folder) if folder is not None else Path(scratch), allowed=allowed)
-        encoded = _encoded(data, Workshop(tokenizer, form or Form(max_tokens=2048), place.folder / "tokens"))
+        home = Path(folder) if folder is not None else Path(scratch)
+        encoded = _encoded(data, Workshop(tokenizer, form or Form(max_tokens=2048), home / "tokens"))
         examples = examples_of(encoded, objective.traits.examples)
+        start = start_identity(model) if folder is not None else {}  # before it is given an adapter
         policy = make_policy(model, adapter, training)
+        place = Place(home, identity=start | adapter_identity(policy.model), allowed=allowed)
         try:
             if objective.traits.needs_reference and reference is None:
                 reference = AdapterOff(policy)

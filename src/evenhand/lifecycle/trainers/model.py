@@ -56,12 +56,6 @@ def wrap_model(
     return model
 
 
-def is_fresh(model: nn.Module) -> bool:
-    """Whether the model is its base with an adapter that adds nothing yet, so that switching it off is the start."""
-    ups = [weight for name, weight in model.named_parameters() if "lora_B" in name]
-    return isinstance(model, PeftModel) and bool(ups) and not any(weight.any() for weight in ups)
-
-
 def tokenizer_of(model: str | PreTrainedModel | PeftModel) -> PreTrainedTokenizerBase:
     """The tokenizer of the place that the model comes from; raises ModelError where it does not say."""
     name = name_of(model)

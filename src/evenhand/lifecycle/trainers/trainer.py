@@ -14,13 +14,14 @@ from evenhand.data.schema import Refusal
 from evenhand.errors import DataError, ModelError, RecipeError
 from evenhand.evaluation.interval import Sample, family_codes, share
 from evenhand.evaluation.preference import wins
-from evenhand.files import held
+from evenhand.files import canonical_json, held, sha256
 from evenhand.lifecycle.trainers.config import DPOConfig, PreferenceConfig, SimPOConfig
 from evenhand.lifecycle.trainers.data import Rows, hold
 from evenhand.lifecycle.trainers.events import Events
-from evenhand.lifecycle.trainers.model import is_fresh, name_of, open_model, tokenizer_of, wrap_model
+from evenhand.lifecycle.trainers.model import name_of, open_model, tokenizer_of, wrap_model
 from evenhand.lifecycle.trainers.settings import settings_of
 from evenhand.lifecycle.validator import mean_loss, score_over_ranks
+from evenhand.model.adapter import is_fresh
 from evenhand.model.encode import EncodedPair
 from evenhand.model.forward import Policy
 from evenhand.model.reference import AdapterOff, Reference, SecondModel
@@ -31,6 +32,7 @@ from evenhand.model.store import tokens_hash
 from evenhand.model.workshop import Workshop
 from evenhand.objectives.objective import Objective
 from evenhand.training.examples import examples_of
+from evenhand.training.identity import adapter_identity, start_identity
 from evenhand.training.journal import journal_of, read_journal
 from evenhand.training.loop import Hooks, Validation
 from evenhand.training.ranks import launched_ranks
@@ -70,10 +72,14 @@ class PreferenceTrainer:
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
         self._train = hold(train_dataset, "train_dataset", workshop)
         self._eval = None if eval_dataset is None else hold(eval_dataset, "eval_dataset", workshop)
-        self.model = wrap_model(open_model(model, args), peft_config, args)
-        if ref_model is not None and ref_model is self.model:
+        opened = open_model(model, args)
+        if ref_model is not None and ref_model is opened:
             raise ModelError("`ref_model` is `model` itself, and a reference must not move; leave it out.")
+        start = start_identity(opened)  # before it is given an adapter
+        self.model = wrap_model(opened, peft_config, args)
+        self._start = start | adapter_identity(self.model)
         self._ref_model = ref_model
+        self._ref_start = {} if ref_model is None else {"ref_model": _hash_of(ref_model)}
         self._kept: Reference | None = None
         self._events = Events(args, callbacks, self.model, self.processing_class)
 
@@ -110,7 +116,8 @@ class PreferenceTrainer:
                 reference = self._reference(policy, folder)
                 self._events.begin(training, -(-len(self._train.encoded) // training.batch_pairs))
                 hooks = Hooks(self._validate(reference), self._events.report, self._events.log, self._events.stop)
-                place = Place(folder, self.args.run_name or folder.name or "evenhand", self.args.to_dict())
+                name = self.args.run_name or folder.name or "evenhand"
+                place = Place(folder, name, self.args.to_dict(), self._identity())
                 work = examples_of(self._train.encoded, self.objective.traits.examples), self.objective, training
                 outcome = train_policy(policy, work, place, hooks, reference)
         finally:
@@ -148,6 +155,17 @@ class PreferenceTrainer:
             self.model.save_pretrained(folder)
             self.processing_class.save_pretrained(folder)
 
+    def _identity(self) -> dict[str, str]:
+        """What the run starts from and compares with, which no other start in `args.output_dir` may differ in."""
+        found = self._start | {"disable_dropout": str(self.args.disable_dropout)}
+        if self.objective.traits.needs_reference:
+            found |= {"ref_model": "none", "precompute_ref_log_probs": str(self._precompute), **self._ref_start}
+        return found
+
+    @property
+    def _precompute(self) -> bool:
+        return bool(getattr(self.args, "precompute_ref_log_probs", False))
+
     def _validate(self, reference: Reference | None) -> Any:
         if self._eval is None or _named(self.args.eval_strategy) == "no":
             return None
@@ -174,19 +192,20 @@ class PreferenceTrainer:
         return AdapterOff(policy) if isinstance(self._kept, AdapterOff) else self._kept
 
     def _starting(self, policy: Policy, folder: Path) -> Reference:
-        precompute = bool(getattr(self.args, "precompute_ref_log_probs", False))
-        if self._ref_model is not None and not precompute:
+        if self._ref_model is not None and not self._precompute:
             return SecondModel(Policy(self._ref_model.to(policy.device)), "ref_model")
         if self._ref_model is None and is_fresh(self.model):
             return AdapterOff(policy)
-        if not precompute:
+        if not self._precompute:
             return SecondModel(Policy(copy.deepcopy(self.model)), "a copy of the starting model")
         path, ranks = folder / "reference" / "scores.parquet", launched_ranks()
         pairs = [*self._train.encoded, *(self._eval.encoded if self._eval else ())]
         scorer = policy if self._ref_model is None else Policy(self._ref_model.to(policy.device))
         if ranks.first:
             path.parent.mkdir(parents=True, exist_ok=True)
-            keep_scores(path, {"tokens": tokens_hash(pairs)}, pairs, lambda: score_pairs(scorer, pairs))
+            precision = str(next(scorer.parameters()).dtype).removeprefix("torch.")
+            key = {"tokens": tokens_hash(pairs), "precision": precision, **(self._ref_start or self._start)}
+            keep_scores(path, key, pairs, lambda: score_pairs(scorer, pairs))
         return read_cache(path, policy.device)
 
 
@@ -259,6 +278,10 @@ def _figures(
             "mean_logps/accuracies_high": by_mean.high,
         }
     return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def _hash_of(model: PreTrainedModel | PeftModel) -> str:
+    return sha256(canonical_json(start_identity(model) | adapter_identity(model)))
 
 
 def _named(strategy: Any) -> str:
