@@ -315,6 +315,8 @@ REFUSED = {
     "max_prompt_length": {"max_prompt_length": 128},
     "loss_type": {"loss_type": "sigmoid"},
     "alpha": {"alpha": 0.5},
+    "eval_delay": {"eval_delay": 5},
+    "greater_is_better": {"greater_is_better": True},
     "beta and margin": {"gamma_beta_ratio": 0.5},
 }
 
@@ -326,6 +328,16 @@ def test_what_would_not_be_heeded_is_refused_by_name(name: str, tmp_path: Path) 
             model(), simpo(tmp_path, **REFUSED[name]), rows(), processing_class=chat_tokenizer("llama3")
         ).train()
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_largest_gradient_norm_of_0_clips_nothing_and_lower_is_better_is_heeded(tmp_path: Path) -> None:
+    def start(largest: float) -> list[float]:
+        args = simpo(tmp_path / str(largest), max_grad_norm=largest, greater_is_better=False)
+        trainer = SimPOTrainer(model(), args, rows(), processing_class=chat_tokenizer("llama3"))
+        trainer.train()
+        return losses(trainer)
+
+    assert start(0.0) == start(1e9) != start(1e-9)
 
 
 def test_margins_are_stated_once_and_in_either_unit(tmp_path: Path) -> None:

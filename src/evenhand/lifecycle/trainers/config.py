@@ -33,8 +33,8 @@ _HEEDED = frozenset(
         ),
         *("bf16", "gradient_checkpointing", "activation_checkpointing", "use_cpu", "full_determinism"),
         *("logging_strategy", "logging_steps", "logging_first_step", "report_to", "run_name", "disable_tqdm"),
-        *("eval_strategy", "eval_steps", "eval_delay", "save_strategy", "save_steps", "save_total_limit"),
-        *("load_best_model_at_end", "metric_for_best_model", "greater_is_better", "resume_from_checkpoint"),
+        *("eval_strategy", "eval_steps", "save_strategy", "save_steps", "save_total_limit"),
+        *("load_best_model_at_end", "metric_for_best_model", "resume_from_checkpoint"),
     }
 )
 # Arguments about how other engines cut, load and pad; no number of evenhand's depends on them.

@@ -1,6 +1,7 @@
 """The loop's settings from a trainer's arguments: steps from epochs, a share of steps from a warm-up, and trackers by name."""
 
 import math
+import sys
 from typing import Any
 
 from evenhand.errors import RecipeError
@@ -9,6 +10,7 @@ from evenhand.training.sections import TrainingSection
 
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant", "constant_with_warmup": "constant"}
 _TRACKERS = ("tensorboard", "mlflow", "wandb", "trackio")
+_NO_CLIPPING = sys.float_info.max
 
 
 def settings_of(args: PreferenceConfig, pairs: int, ranks: int) -> TrainingSection:
@@ -34,7 +36,7 @@ def settings_of(args: PreferenceConfig, pairs: int, ranks: int) -> TrainingSecti
         warmup=0.0 if kind == "constant" else _warm_share(args, steps),
         seed=args.seed,
         weight_decay=args.weight_decay,
-        max_gradient_norm=args.max_grad_norm,
+        max_gradient_norm=args.max_grad_norm if args.max_grad_norm > 0 else _NO_CLIPPING,
         validate_every=_every(args.eval_strategy, args.eval_steps or args.logging_steps, every_epoch, steps),
         checkpoint_every=_every(args.save_strategy, args.save_steps, every_epoch, steps),
         keep_checkpoints=args.save_total_limit or steps,
