@@ -1,6 +1,7 @@
 """Scripts written against TRL's documentation, with another import, and TRL beside them."""
 
 import dataclasses
+import itertools
 import subprocess
 import sys
 import textwrap
@@ -21,6 +22,7 @@ from trl.experimental.cpo import CPOTrainer as TheirCPOTrainer
 
 from evenhand import IPO, DPOConfig, DPOTrainer, SimPOConfig, SimPOTrainer
 from evenhand.errors import DataError, ModelError, RecipeError
+from evenhand.training.journal import read_journal
 
 disable_progress_bars()
 WORDS = ["parcel", "harbour", "Friday", "router", "account", "mail", "yes", "no"]
@@ -229,6 +231,77 @@ def other_configuration() -> Any:
     other = model()
     other.config.rope_parameters["rope_theta"] *= 2
     return other
+
+
+def ranked(rows: int, answers: int, first: int = 0) -> list[dict[str, Any]]:
+    """Rows of ranked answers: `answers * (answers - 1) / 2` pairs each, which stay together."""
+    return [
+        {
+            "prompt": f"Where is my {WORDS[i % 8]} {i}?",
+            "responses": [f"It is {WORDS[(i + k) % 8]}, number {k}." for k in range(answers)],
+            "scores": list(range(answers)),
+        }
+        for i in range(first, first + rows)
+    ]
+
+
+class Epochs(TrainerCallback):
+    """Notes after which step and epoch it is told of an epoch's end and of an evaluation."""
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[int, float]] = []
+        self.evaluated: list[int] = []
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.ends.append((state.global_step, state.epoch))
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.evaluated.append(state.global_step)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "ends"),
+    [(1, 8, [(8, 1.0)]), (2, 16, [(8, 1.0), (16, 2.0)]), (0.5, 4, []), (1.1, 9, [(8, 1.0)])],
+)
+def test_an_epoch_of_ranked_rows_is_all_of_them(
+    epochs: float, steps: int, ends: list[tuple[int, float]], tmp_path: Path
+) -> None:
+    told = Epochs()
+    args = simpo(tmp_path, max_steps=-1, num_train_epochs=epochs, eval_strategy="epoch", save_strategy="epoch")
+    trainer = SimPOTrainer(model(), args, ranked(8, 4), rows(), chat_tokenizer("llama3"), [told])
+    assert trainer.train().global_step == steps  # of 6 pairs each, since 8 hold no second row
+    assert trainer.state.epoch == pytest.approx(steps / 8)
+    assert told.ends == ends
+    assert told.evaluated == sorted({*(step for step, _ in ends), steps})
+
+
+def test_epochs_of_unequal_length_end_where_their_last_row_is(tmp_path: Path) -> None:
+    told = Epochs()
+    mixed = [*ranked(7, 3), *ranked(9, 2, first=7)]
+    args = simpo(tmp_path, max_steps=-1, num_train_epochs=4, per_device_train_batch_size=4, eval_strategy="epoch")
+    trainer = SimPOTrainer(model(), args, mixed, rows(), chat_tokenizer("llama3"), [told])
+    steps = trainer.train().global_step
+    ends = [step for step, _ in told.ends]
+    assert len({after - before for before, after in itertools.pairwise([0, *ends])}) > 1
+    assert told.ends == [(step, float(epoch)) for epoch, step in enumerate(ends, 1)]
+    assert told.evaluated == ends
+    assert ends[-1] == steps
+    pairs = [record["pairs"] for record in read_journal(tmp_path / "journal.jsonl")]
+    assert [pairs[step - 1] for step in ends] == [30 * epoch for epoch in range(1, 5)]
+
+
+def test_a_ranked_row_larger_than_a_step_names_the_trainers_argument(tmp_path: Path) -> None:
+    args = simpo(tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    trainer = SimPOTrainer(model(), args, ranked(3, 4), processing_class=chat_tokenizer("llama3"))
+    with pytest.raises(DataError, match=r"ranks 6 pairs.*`per_device_train_batch_size \* .* is 4; raise it to 6"):
+        trainer.train()
+    with pytest.raises(RecipeError, match="`num_train_epochs` is 0"):
+        SimPOTrainer(
+            model(),
+            simpo(tmp_path, max_steps=-1, num_train_epochs=0),
+            rows(),
+            processing_class=chat_tokenizer("llama3"),
+        ).train()
 
 
 LORA: dict[str, Any] = {"r": 4, "lora_alpha": 16, "target_modules": "all-linear"}

@@ -51,10 +51,16 @@ def steps_from(plan: Plan, start: int) -> Iterator[tuple[int, tuple[int, ...]]]:
         first, epoch = first + len(parts), epoch + 1
 
 
-def make_plan(pairs: Sequence[EncodedPair], batch_pairs: int, seed: int, length: tuple[int | None, int | None]) -> Plan:
+def make_plan(
+    pairs: Sequence[EncodedPair],
+    batch_pairs: int,
+    seed: int,
+    length: tuple[int | None, int | None],
+    batch_name: str = "training.batch_pairs",
+) -> Plan:
     """A plan over `pairs`; `length` is (steps, epochs), of which steps win.
 
-    Raises DataError where one ranked row has more pairs than a step may hold.
+    Raises DataError where one ranked row has more pairs than a step may hold, which `batch_name` is the setting of.
     """
     group_N = group_numbers(pairs)
     sizes_G = np.bincount(group_N)
@@ -63,7 +69,7 @@ def make_plan(pairs: Sequence[EncodedPair], batch_pairs: int, seed: int, length:
     if sizes_G[largest] > batch_pairs:
         pair = pairs[int(plan.members_N[plan.borders_G1[largest]])]
         raise DataError(
-            f"row {pair.row} ranks {sizes_G[largest]} pairs, which stay together, and `training.batch_pairs` is "
+            f"row {pair.row} ranks {sizes_G[largest]} pairs, which stay together, and `{batch_name}` is "
             f"{batch_pairs}; raise it to {sizes_G[largest]} or more."
         )
     steps, epochs = length
@@ -76,6 +82,14 @@ def make_plan(pairs: Sequence[EncodedPair], batch_pairs: int, seed: int, length:
 def epoch_ends(plan: Plan, epochs: int) -> tuple[int, ...]:
     """How many steps are done at the end of each of the first `epochs` passes."""
     return tuple(np.cumsum([len(_parts(plan, epoch)) for epoch in range(epochs)]).tolist())
+
+
+def ends_until(plan: Plan, steps: int) -> tuple[int, ...]:
+    """The same of as many passes as `steps` steps go through; the last may end after them."""
+    ends: list[int] = []
+    while not ends or ends[-1] < steps:
+        ends.append((ends[-1] if ends else 0) + len(_parts(plan, len(ends))))
+    return tuple(ends)
 
 
 def epoch_steps(plan: Plan, epoch: int) -> list[tuple[int, ...]]:

@@ -13,6 +13,7 @@ from transformers.trainer_callback import (
 )
 
 from evenhand.lifecycle.trainers.config import PreferenceConfig
+from evenhand.lifecycle.trainers.settings import Passes
 from evenhand.training.sections import TrainingSection
 
 
@@ -35,17 +36,17 @@ class Events:
         self.control = TrainerControl()
         self.handler = CallbackHandler([DefaultFlowCallback, *(callbacks or []), shown], model, tokenizer, None, None)
         self._told: list[dict[str, float]] = []
-        self._steps_in_epoch = 1
+        self._passes = Passes(0, ())
         self.control = self.handler.on_init_end(args, self.state, self.control)
 
-    def begin(self, training: TrainingSection, steps_in_epoch: int) -> None:
+    def begin(self, training: TrainingSection, passes: Passes) -> None:
         """The run begins, or goes on."""
-        state, steps = self.state, int(training.steps or 0)
-        state.max_steps, state.num_train_epochs = steps, -(-steps // steps_in_epoch)
+        state, steps = self.state, passes.steps
+        state.max_steps, state.num_train_epochs = steps, len(passes.ends)
         state.logging_steps = self._interval(self.args.logging_steps, steps)
         state.eval_steps = training.validate_every or steps
         state.save_steps = training.checkpoint_every or steps
-        self._steps_in_epoch = steps_in_epoch
+        self._passes = passes
         self.control = self.handler.on_train_begin(self.args, state, self.control)
         self.control = self.handler.on_epoch_begin(self.args, state, self.control)
         self.control = self.handler.on_step_begin(self.args, state, self.control)
@@ -57,9 +58,9 @@ class Events:
     def report(self, record: dict[str, Any], steps: int) -> None:
         """A step is over."""
         state, step = self.state, int(record["step"])
-        state.global_step, state.epoch = step, step / self._steps_in_epoch
+        state.global_step, state.epoch = step, self._passes.done(step)
         self.control = self.handler.on_step_end(self.args, state, self.control)
-        epoch_ends = step % self._steps_in_epoch == 0
+        epoch_ends = state.epoch.is_integer()
         if epoch_ends:
             self.control = self.handler.on_epoch_end(self.args, state, self.control)
         if self.control.should_log and self._told:

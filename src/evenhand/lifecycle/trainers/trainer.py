@@ -19,7 +19,7 @@ from evenhand.lifecycle.trainers.config import DPOConfig, PreferenceConfig, SimP
 from evenhand.lifecycle.trainers.data import Rows, hold
 from evenhand.lifecycle.trainers.events import Events
 from evenhand.lifecycle.trainers.model import name_of, open_model, tokenizer_of, wrap_model
-from evenhand.lifecycle.trainers.settings import settings_of
+from evenhand.lifecycle.trainers.settings import passes_of, settings_of
 from evenhand.lifecycle.validator import mean_loss, score_over_ranks
 from evenhand.model.adapter import is_fresh
 from evenhand.model.encode import EncodedPair
@@ -108,13 +108,14 @@ class PreferenceTrainer:
                 f"`resume_from_checkpoint` is {resume_from_checkpoint}; a run goes on from the newest good checkpoint of its "
                 "own `output_dir`: give True, or leave it out."
             )
-        training = settings_of(self.args, len(self._train.encoded), launched_ranks().size)
+        passes = passes_of(self.args, self._train.encoded, launched_ranks().size)
+        training = settings_of(self.args, passes, launched_ranks().size)
         policy = make_policy(self.model, None, training)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with held(folder) if launched_ranks().first else nullcontext():
                 reference = self._reference(policy, folder)
-                self._events.begin(training, -(-len(self._train.encoded) // training.batch_pairs))
+                self._events.begin(training, passes)
                 hooks = Hooks(self._validate(reference), self._events.report, self._events.log, self._events.stop)
                 name = self.args.run_name or folder.name or "evenhand"
                 place = Place(folder, name, self.args.to_dict(), self._identity())
