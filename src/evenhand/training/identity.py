@@ -150,10 +150,13 @@ def code_hash(*others: str) -> str:
 
 
 def _weight_hash(named: tuple[str, Tensor]) -> list[Any]:
-    """Name, dtype, shape and SHA-256; a weight on another device is on the CPU no longer than this takes."""
+    """Name, dtype, shape and BLAKE2b, which without instructions for SHA-256 takes less than half of its time.
+
+    A weight on another device is on the CPU no longer than this takes.
+    """
     name, weight = named
     content = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return [name, str(weight.dtype), list(weight.shape), hashlib.sha256(content.data).hexdigest()]
+    return [name, str(weight.dtype), list(weight.shape), hashlib.blake2b(content.data, digest_size=32).hexdigest()]
 
 
 def _is_allowed(name: str, allowed: Iterable[str]) -> bool:
