@@ -61,6 +61,7 @@ def test_events_are_taken_after_a_moment_in_which_nothing_could_be_noted(databas
         assert client.get("/healthz").status_code == 200
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_writer_that_has_ended_is_told_instead_of_waited_for(database):
     def wall() -> float:
         if threading.current_thread().name == "evenhand-writer":
