@@ -48,7 +48,7 @@ TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerBase]] = {
 }
 REASONS = {"too_long", "identical_answers_tokenised", "no_scored_token"}
 # Every so many pairs another limit, so that limits fall below, between and above the lengths drawn.
-PAIRS_A_LIMIT = 500
+PAIRS_A_LIMIT = 50
 
 
 @dataclass(frozen=True, slots=True)
