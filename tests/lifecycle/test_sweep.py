@@ -43,7 +43,6 @@ from evenhand.lifecycle.sweep.space import BETA, MARGIN, RATE, Wanted, read_swee
 from evenhand.lifecycle.sweep.trial import prepare_ground, run_trial
 from evenhand.model.scores import ScoredPairs
 from evenhand.training.checkpoint import newest_checkpoint
-from evenhand.training.guard import Vitals
 from evenhand.training.recipe import read_recipe
 
 STAGED = {"learning_rates": [3e-3, 1e-2], "betas": [2.0, 5.0], "margins": [0.1, 0.5], "length_drift": None}
@@ -321,24 +320,42 @@ def test_what_the_sampler_proposes_does_not_hang_on_restarts(tmp_path: Path) -> 
 def result(accuracy: float, **changes: Any) -> dict[str, Any]:
     figure = Figure(accuracy, 100, accuracy - 0.1, accuracy + 0.1).json()
     own = {"guard": None, "pruned": None, "length_balanced_accuracy": figure, "pairwise_accuracy": figure}
-    return own | {"loss": 0.5, "loss_before": 0.9, "median_tokens": 40.0, "step": 3, "seconds": 1.0} | changes
+    tokens = Figure(40.0, 12, 30.0, 48.0).json()
+    return own | {"loss": 0.5, "loss_before": 0.9, "median_tokens": tokens, "step": 3, "seconds": 1.0} | changes
 
 
 def test_accuracy_alone_does_not_win() -> None:
-    start = Vitals(-1.0, 0.0, 1.0, 50.0)
+    start = Figure(50.0, 12, 40.0, 60.0)
     flaws = {
         "fell apart": result(0.99, guard="repetition rose"),
         "ended": result(0.98, pruned=2),
         "not below": result(0.97, loss=0.95),
-        "median reply": result(0.96, median_tokens=10.0),
+        "median reply": result(0.96, median_tokens=Figure(10.0, 12, 8.0, 19.0).json()),
     }
     entries = [Entry(i, Path(), {RATE: float(i)}, None, own) for i, own in enumerate(flaws.values())]
     entries += [Entry(5, Path(), {RATE: 5.0}, None, result(0.8)), Entry(4, Path(), {RATE: 4.0}, None, result(0.8))]
     assert [own.number for own in ranked(entries, start, 2.0)] == [4, 5]
     said = [objection(own, start, 2.0) for own in entries[:4]]
     assert all(said)
-    assert "50 to 10 tokens" in str(said[3])
+    assert "from 50 [40, 60] n=12 to 10 [8, 19] n=12 tokens" in str(said[3])
     assert objection(entries[3], start, None) is None
+
+
+@pytest.mark.parametrize(
+    ("now", "shut_out"),
+    [
+        (Figure(90.0, 12, 121.0, 130.0), True),
+        (Figure(130.0, 12, 119.0, 150.0), False),
+        (Figure(12.0, 12, 9.0, 19.9), True),
+        (Figure(12.0, 12, 9.0, 20.1), False),
+        (Figure(0.0, 12, 0.0, 0.0), True),
+        (Figure(400.0, 4), False),
+    ],
+)
+def test_a_reply_that_changed_by_chance_shuts_no_trial_out(now: Figure, shut_out: bool) -> None:
+    entry = Entry(0, Path(), {}, None, result(0.9, median_tokens=now.json()))
+    assert (objection(entry, Figure(50.0, 12, 40.0, 60.0), 2.0) is not None) == shut_out
+    assert (objection(entry, Figure(50.0, 4), 2.0) is not None) is False
 
 
 @pytest.mark.parametrize("way", ["model", "cached"])

@@ -79,6 +79,10 @@ class Generation:
     family: tuple[str | None, ...]
     left_out: int = 0
 
+    def first(self, count: int) -> "Generation":
+        """The replies to the first `count` prompts."""
+        return Generation(self.replies[:count], self.family[:count])
+
     @property
     def median_tokens(self) -> Figure:
         """Median length of a reply in tokens."""

@@ -23,7 +23,7 @@ from evenhand.evaluation.chart import (
     text,
 )
 from evenhand.evaluation.html import page
-from evenhand.figure import Figure
+from evenhand.figure import Figure, figure
 from evenhand.files import write_whole
 
 _CELL_HEIGHT = 40
@@ -139,7 +139,7 @@ def _row(own: Trial, keys: Sequence[str], best: bool) -> dict[str, Any]:
         "accuracy": cell(figure_of(own), True) if figure_of(own).value is not None else Cell("–"),
         "loss": f"{own['loss']:.4f}" if own.get("loss") is not None else "–",
         "loss_before": f"{own['loss_before']:.4f}" if own.get("loss") is not None else "",
-        "tokens": f"{own['median_tokens']:.0f}" if own.get("median_tokens") is not None else "–",
+        "tokens": cell(figure(own["median_tokens"]), False) if own.get("median_tokens") else Cell("–"),
         "behind": change(Figure(**less) if less else None),
         "objection": own["objection"] or "",
         "seconds": f"{own['seconds']:,.0f}",

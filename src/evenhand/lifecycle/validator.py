@@ -97,8 +97,8 @@ def watched_prompts(guard: GuardSection, evaluation: EvaluationSection) -> int:
 
 def start_of(before: Evaluated, guard: GuardSection, evaluation: EvaluationSection) -> Vitals:
     """What the untrained model showed on the same pairs and prompts."""
-    replies = before.generation.replies[: watched_prompts(guard, evaluation)] if before.generation else ()
-    return vitals_of(before.scored, replies)
+    watched = before.generation.first(watched_prompts(guard, evaluation)) if before.generation else None
+    return vitals_of(before.scored, watched.replies if watched else ())
 
 
 def vitals_of(scored: ScoredPairs, replies: Sequence[Reply]) -> Vitals:

@@ -6,10 +6,9 @@ from typing import Any
 
 from evenhand.evaluation.difference import difference
 from evenhand.evaluation.preference import PairTraits
-from evenhand.figure import Figure
+from evenhand.figure import Figure, figure
 from evenhand.lifecycle.sweep.space import Params
 from evenhand.model.scores import ScoredPairs
-from evenhand.training.guard import Vitals
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +33,8 @@ class Entry:
         return ScoredPairs.read(self.folder / "rows" / f"step-{self.result['step']:06d}.parquet")
 
 
-def objection(entry: Entry, start: Vitals, length_drift: float | None) -> str | None:
-    """Why a trial cannot win, in words; None where it may."""
+def objection(entry: Entry, start: Figure, length_drift: float | None) -> str | None:
+    """Why a trial cannot win, in words; None where it may. `start` is the untrained model's median reply in tokens."""
     result = entry.result
     if result["guard"]:
         return str(result["guard"])
@@ -45,17 +44,24 @@ def objection(entry: Entry, start: Vitals, length_drift: float | None) -> str | 
         return "no length-balanced accuracy: all held-out answers have the longer one on the same side"
     if result["loss"] >= result["loss_before"]:
         return f"its validation loss, {result['loss']:.4f}, is not below the untrained model's, {result['loss_before']:.4f}"
-    tokens, before = result["median_tokens"], start.median_tokens
-    if length_drift is not None and tokens is not None and before is not None:
-        longer, shorter = max(tokens, before, 1.0), max(min(tokens, before), 1.0)
-        if longer / shorter > length_drift:
-            return (
-                f"the median reply went from {before:.0f} to {tokens:.0f} tokens, by more than {length_drift:g} times"
-            )
-    return None
+    tokens = result["median_tokens"]
+    return _drift(start, figure(tokens), length_drift) if length_drift is not None and tokens is not None else None
 
 
-def ranked(entries: list[Entry], start: Vitals, length_drift: float | None) -> list[Entry]:
+def _drift(before: Figure, now: Figure, limit: float) -> str | None:
+    """What is said where a median reply changed by more than `limit` times, whatever the two medians are in their intervals.
+
+    A few replies have no interval, or one that says nothing, and by chance their median is twice or half of another's.
+    """
+    if before.low is None or before.high is None or now.low is None or now.high is None:
+        return None
+    if max(now.low / max(before.high, 1.0), before.low / max(now.high, 1.0)) <= limit:
+        return None
+    words = [own.words(digits=0) for own in (before, now)]
+    return f"the median reply went from {words[0]} to {words[1]} tokens, by more than {limit:g} times"
+
+
+def ranked(entries: list[Entry], start: Figure, length_drift: float | None) -> list[Entry]:
     """Those that may win, by length-balanced accuracy, then by pairwise accuracy, then the earlier one: losses under
     other betas and margins do not compare."""
     fit = [own for own in entries if objection(own, start, length_drift) is None]

@@ -143,7 +143,7 @@ def _reached(worker: Worker) -> list[tuple[Any, dict[str, Any]]]:
         numbers = {number_of(finished[key]) for key in own}
         best = ranked(
             [entry for entry in worker.entries() if entry.number in numbers],
-            worker.ground.start,
+            worker.ground.start_tokens,
             worker.wanted.sweep.length_drift,
         )
         if best:
@@ -212,7 +212,7 @@ def conclude(worker: Worker) -> dict[str, Any]:
     """Rank what is done; writes `best.yaml` and `sweep.json`, and returns the latter."""
     wanted, ground = worker.wanted, worker.ground
     entries = worker.entries()
-    order = ranked(entries, ground.start, wanted.sweep.length_drift)
+    order = ranked(entries, ground.start_tokens, wanted.sweep.length_drift)
     value: dict[str, Any] = {
         "name": wanted.recipe.name,
         "pairs": len(ground.before.scored),
@@ -248,7 +248,7 @@ def _in_order(entries: list[Entry], order: list[Entry]) -> list[Entry]:
 
 
 def _told(worker: Worker, entry: Entry, best: Entry | None) -> dict[str, Any]:
-    said = objection(entry, worker.ground.start, worker.wanted.sweep.length_drift)
+    said = objection(entry, worker.ground.start_tokens, worker.wanted.sweep.length_drift)
     rows_here = best is not None and said is None and _has_rows([best, entry])
     less = behind(best, entry, worker.ground.traits) if rows_here and best is not None and entry is not best else None
     return {

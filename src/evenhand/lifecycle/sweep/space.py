@@ -57,7 +57,8 @@ class SweepSection(Section):
     trials: PositiveInt | None = Field(None, description="how many, with `space`; raise it later for more")
     prune: bool = Field(True, description="end a trial early that stands below the median of the others at that step")
     length_drift: Annotated[float, Field(gt=1)] | None = Field(
-        2.0, description="the median reply may change by this factor; more, and a trial cannot win"
+        2.0,
+        description="the median reply may change by this factor; more, beyond both intervals, and a trial cannot win",
     )
     seed: Seed = Field(0, description="of the sampler, with `space`")
 

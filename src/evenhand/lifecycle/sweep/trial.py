@@ -13,16 +13,16 @@ from transformers import PreTrainedTokenizerBase
 from evenhand.errors import CollapseError, DataError, MemoryShortError, ModelError, NonFiniteError, RecipeError
 from evenhand.evaluation.preference import PairTraits, evaluate_pairs
 from evenhand.evaluation.report import Evaluated
+from evenhand.figure import Figure
 from evenhand.files import held, write_json
 from evenhand.lifecycle.align import fit, identity_of, open_compared, open_folder, policy_of
 from evenhand.lifecycle.base import weights_hash
 from evenhand.lifecycle.bench import Bench, Telling
 from evenhand.lifecycle.milestone import evaluated, rows_file
 from evenhand.lifecycle.starting_model import reference_identity
-from evenhand.lifecycle.validator import mean_loss, start_of
+from evenhand.lifecycle.validator import mean_loss, watched_prompts
 from evenhand.model.load import Source, find_source, load_tokenizer
 from evenhand.model.scores import ScoredPairs
-from evenhand.training.guard import Vitals
 from evenhand.training.journal import journal_of, read_journal
 from evenhand.training.material import Material, encode_texts, read_texts
 from evenhand.training.practice_sections import DrawingSection
@@ -50,9 +50,11 @@ class Ground:
     tell: Telling
 
     @property
-    def start(self) -> Vitals:
-        """What the untrained model showed."""
-        return start_of(self.before, self.recipe.guard, self.recipe.evaluation)
+    def start_tokens(self) -> Figure:
+        """The untrained model's median reply to the prompts that a trial answers, in tokens."""
+        replies = self.before.generation
+        prompts = watched_prompts(self.recipe.guard, self.recipe.evaluation)
+        return replies.first(prompts).median_tokens if replies else Figure(None, 0)
 
     @property
     def traits(self) -> PairTraits:
@@ -160,7 +162,7 @@ def _figures(bench: Bench, step: int, start: tuple[Evaluated, ScoredPairs | None
         "loss_before": mean_loss(section.build(), before.scored, reference),
         "length_balanced_accuracy": found.length_balanced_accuracy.json(),
         "pairwise_accuracy": found.pairwise_accuracy.json(),
-        "median_tokens": replies["median_tokens"]["value"] if replies else None,
+        "median_tokens": replies["median_tokens"] if replies else None,
         "seconds": _seconds(bench.folder),
     }
 
