@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests" / "service")]
 import numpy as np
 from quiet_traffic import RATES, batches, pour
 
-from evenhand.service.database import open_database
+from evenhand.service.place import open_database
 from evenhand.service.lookout import Lookout
 from evenhand.service.policy import Policy
 from evenhand.service.store import Store

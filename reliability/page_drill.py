@@ -25,7 +25,8 @@ sys.path[:0] = [str(ROOT / "src")]
 import apsw
 
 from evenhand.service.bins import bin_of
-from evenhand.service.database import Sqlite, open_database
+from evenhand.service.place import open_database
+from evenhand.service.sqlite import Sqlite
 from evenhand.service.keys import make_key
 
 DAYS, MODELS = 365, 6

@@ -27,8 +27,8 @@ from evenhand.evaluation.ballot import Ballot, questions_of
 from evenhand.evaluation.endpoint import Patience
 from evenhand.evaluation.generate import Generation, Reply
 from evenhand.evaluation.replies import read_replies, write_replies
-from evenhand.service.database import open_database
 from evenhand.service.event import Event, read_event
+from evenhand.service.place import open_database
 from evenhand.service.store import Store
 
 __all__ = ["invoke"]

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from evenhand.files import canonical_json
-from evenhand.service.database import open_database
 from evenhand.service.event import Event, read_event
+from evenhand.service.place import open_database
 from evenhand.service.store import Store
 
 START_MS = int(datetime(2026, 11, 2, 8, tzinfo=UTC).timestamp() * 1000)

@@ -20,10 +20,10 @@ from evenhand.errors import UserError
 from evenhand.lifecycle.registry import Registry, read_log, state_of
 from evenhand.service.alarm import NONE, Notice
 from evenhand.service.app import make_app, make_service, protected
-from evenhand.service.database import open_database
 from evenhand.service.keys import ROLES, make_key
 from evenhand.service.lookout import TOPIC
 from evenhand.service.metrics import TenantCollector
+from evenhand.service.place import open_database
 from evenhand.service.policy import Policy
 from evenhand.service.production import Production
 from evenhand.service.sequence import Tally

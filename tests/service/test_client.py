@@ -8,9 +8,9 @@ from served_page import served
 
 from evenhand.service.app import make_service
 from evenhand.service.client import Client, Draft
-from evenhand.service.database import open_database
 from evenhand.service.keys import make_key
 from evenhand.service.limits import EVENT_BYTES
+from evenhand.service.place import open_database
 from evenhand.service.spool import Spool
 
 REPLY = Draft("d1", "c1", "harbor-2", "delivery", "Your parcel is on its way.")

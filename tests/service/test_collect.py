@@ -302,7 +302,7 @@ def test_an_erasure_takes_rows_out_changes_the_hash_and_names_what_went(tmp_path
 COLLECT_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
-from evenhand.service.database import open_database
+from evenhand.service.place import open_database
 from evenhand.service.flywheel.collection import Order, collect
 from evenhand.service.flywheel.shelf import Shelf
 from evenhand.service.store import Store

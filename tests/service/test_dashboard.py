@@ -19,12 +19,12 @@ from evenhand.service.alarm import Notice
 from evenhand.service.app import make_app, make_service, protected
 from evenhand.service.bins import bin_of
 from evenhand.service.counts import Counts
-from evenhand.service.database import open_database
 from evenhand.service.keys import Key, make_key, revoke_key
 from evenhand.service.limits import Limits
 from evenhand.service.lineage import lineage
 from evenhand.service.lookout import TOPIC
 from evenhand.service.overview import median, moments, read_overview
+from evenhand.service.place import open_database
 from evenhand.service.production import Production
 from evenhand.service.session import COOKIE, SESSION_HOURS, begin_session
 from evenhand.service.trends import trend_panels

@@ -13,10 +13,11 @@ from evenhand.errors import UserError
 from evenhand.service.bins import bin_of
 from evenhand.service.chain import verify
 from evenhand.service.counts import read_counts
-from evenhand.service.database import DatabaseAway, open_database
+from evenhand.service.database import DatabaseAway
 from evenhand.service.flywheel.collection import Order, collect
 from evenhand.service.flywheel.shelf import Shelf
 from evenhand.service.keys import make_key, read_keys, revoke_key
+from evenhand.service.place import open_database
 from evenhand.service.shipping import into_store
 from evenhand.service.simulate import Simulation, simulated
 from evenhand.service.store import Store, existing_store

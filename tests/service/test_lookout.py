@@ -16,8 +16,8 @@ from evenhand.service.advice import advise, carry_out, roll_back_by_policy
 from evenhand.service.alarm import MOST_CATEGORIES, Batch, Notice
 from evenhand.service.app import make_service
 from evenhand.service.counts import Counts, read_counts, total
-from evenhand.service.database import open_database
 from evenhand.service.lookout import TOPIC, Lookout, alarms
+from evenhand.service.place import open_database
 from evenhand.service.policy import Policy
 from evenhand.service.production import Production
 from evenhand.service.sequence import Tally

@@ -10,9 +10,9 @@ from small_registry import facts, registry_of, shipped
 from evenhand.lifecycle.registry import Decision, Registry, add, promote
 from evenhand.service.alarm import Notice
 from evenhand.service.app import make_service
-from evenhand.service.database import open_database
 from evenhand.service.keys import make_key
 from evenhand.service.lookout import TOPIC
+from evenhand.service.place import open_database
 from evenhand.service.production import Production
 from evenhand.service.sequence import Tally
 

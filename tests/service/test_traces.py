@@ -7,8 +7,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from evenhand.service.app import make_app, make_service, protected
-from evenhand.service.database import open_database
 from evenhand.service.keys import make_key
+from evenhand.service.place import open_database
 from evenhand.service.traces import traced
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -10,8 +10,8 @@ from fastapi.testclient import TestClient
 from served_page import NOW
 
 from evenhand.service.app import make_app, make_service, protected
-from evenhand.service.database import open_database
 from evenhand.service.keys import make_key
+from evenhand.service.place import open_database
 from evenhand.service.writer import Clock
 
 DRAFT = {

@@ -272,7 +272,7 @@ monitor_app.command("review")(review)
 @contextmanager
 def opened(place: Place) -> Iterator[Any]:
     """The store at a place, made where there is none, and closed afterwards."""
-    from evenhand.service.database import open_database
+    from evenhand.service.place import open_database
     from evenhand.service.store import Store
 
     if not place.url:

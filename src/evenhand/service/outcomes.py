@@ -8,8 +8,8 @@ from typing import Any
 from evenhand.errors import UserError
 from evenhand.evaluation.interval import wilson
 from evenhand.figure import Figure
-from evenhand.service.database import open_database
 from evenhand.service.event import Kind
+from evenhand.service.place import open_database
 from evenhand.service.store import Store
 
 _OVERRIDES: tuple[Kind, ...] = ("edit", "takeover")

@@ -16,8 +16,9 @@ from evenhand.errors import UserError
 from evenhand.files import canonical_json
 from evenhand.service.batch import Batch, Outcome, row_of
 from evenhand.service.chain import ERASURE, link_of
-from evenhand.service.database import Database, Execute, Row, open_database
+from evenhand.service.database import Database, Execute, Row
 from evenhand.service.event import Event, Kind, day_of, read_event
+from evenhand.service.place import open_database
 from evenhand.service.sums import BIN_KEYS, ROLLUP_KEYS, ROLLUP_SUMS
 
 # The tenant under which notices stand that no key could be found for.
