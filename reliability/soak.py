@@ -7,6 +7,7 @@ Every ten minutes, and when it is stopped by SIGINT or SIGTERM, the figure so fa
 """
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -30,6 +31,8 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 def work(folder: Path, samples: Path, steps: int, pause: float) -> None:
     """Train and save, and note what this process holds at each step."""
     began = time.monotonic()
+    # A full collection, which a long run comes to once in many hundred steps, is the first to use some of the libraries' pages.
+    gc.collect()
 
     def report(record: dict[str, Any], _: int) -> None:
         resident = int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE

@@ -36,6 +36,7 @@ from evenhand.evaluation.sweep_page import sweep_page, sweep_sentence
 from evenhand.figure import Figure
 from evenhand.files import held
 from evenhand.lifecycle.align import align
+from evenhand.lifecycle.entrant import entrants
 from evenhand.lifecycle.sweep import study
 from evenhand.lifecycle.sweep.ranking import Entry, objection, ranked
 from evenhand.lifecycle.sweep.search import sweep
@@ -127,6 +128,12 @@ def test_a_trial_has_the_bits_it_has_alone_and_goes_on_to_its_export(
     align(recipe, run, listening()[0])
     assert (run / "report.html").exists()
     assert (run / "model" / "adapter_model.safetensors").exists()
+    tell = listening()[0]
+    for data, flattered in ((None, True), ("held.jsonl", True), ("train.jsonl", False)):
+        place = None if data is None else str(folder / data)
+        one, other = entrants([str(folder / "alone"), str(run)], place, tell.say, tell.narrate)
+        assert one.scored.caveat is None
+        assert ("are the best of 4 that were tried on these same pairs" in str(other.scored.caveat)) == flattered
 
 
 def test_a_study_of_something_else_is_refused_by_name(swept: tuple[Wanted, Path, dict[str, Any]]) -> None:

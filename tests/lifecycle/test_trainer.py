@@ -21,7 +21,7 @@ from trl.experimental.cpo import CPOConfig as TheirCPOConfig
 from trl.experimental.cpo import CPOTrainer as TheirCPOTrainer
 
 from evenhand import IPO, DPOConfig, DPOTrainer, SimPOConfig, SimPOTrainer
-from evenhand.errors import DataError, ModelError, RecipeError
+from evenhand.errors import DataError, EvenhandError, ModelError, RecipeError
 from evenhand.training.journal import read_journal
 
 disable_progress_bars()
@@ -401,6 +401,23 @@ def test_what_would_not_be_heeded_is_refused_by_name(name: str, tmp_path: Path) 
             model(), simpo(tmp_path, **REFUSED[name]), rows(), processing_class=chat_tokenizer("llama3")
         ).train()
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("learning_rate", -1e-4),
+        ("weight_decay", -0.1),
+        ("seed", -1),
+        ("beta", -1.0),
+        ("per_device_train_batch_size", 0),
+    ],
+)
+def test_a_number_out_of_its_range_is_named_as_the_script_names_it(argument: str, value: float, tmp_path: Path) -> None:
+    with pytest.raises(EvenhandError, match=rf"`?{argument}`? .*{value:g}"):
+        SimPOTrainer(
+            model(), simpo(tmp_path, **{argument: value}), rows(), processing_class=chat_tokenizer("llama3")
+        ).train()
 
 
 def test_a_largest_gradient_norm_of_0_clips_nothing_and_lower_is_better_is_heeded(tmp_path: Path) -> None:

@@ -76,6 +76,17 @@ class Entrant:
         replies = None if self.run is None else _replies(self.run, "before")
         return Entrant(Scored(f"start of {self.name}", self.start), replies, texts=self.texts)
 
+    def selected_among(self, trials: int) -> "Entrant":
+        """With the caveat that its settings were chosen on the pairs that it is compared on, where there was a choice."""
+        if trials < 2:
+            return self
+        caveat = (
+            f"the settings of {self.name} are the best of {trials} that were tried on these same pairs, so the difference "
+            f"flatters {self.name} and only other pairs can tell"
+        )
+        earlier = f"{self.scored.caveat}; " if self.scored.caveat else ""
+        return replace(self, scored=replace(self.scored, caveat=earlier + caveat))
+
     @property
     def name(self) -> str:
         """How the comparison calls it."""
@@ -133,7 +144,20 @@ def _entrant(name: str, called_: str, data: str | None, telling: tuple[Say, Narr
     else:
         scored, texts = _scored_now((name, called_), recipe, data, telling)
     drift, replies = kept_drift(run), _replies(run, "after")
-    return Entrant(scored, replies, cost_of(run), texts, start=begun, run=run, drift=drift)
+    found = Entrant(scored, replies, cost_of(run), texts, start=begun, run=run, drift=drift)
+    trials = _trials_beside(run)
+    if trials and data is not None:
+        chosen_by = _texts(run, recipe, telling[0])
+        trials = 0 if content_hash((), texts) != content_hash((), chosen_by) else trials
+    return found.selected_among(trials)
+
+
+def _trials_beside(run: Path) -> int:
+    """How many trials a sweep compared on the run's held-out pairs, where the run is one of them."""
+    told = run.parent.parent / "sweep.json"
+    if run.parent.name != "trials" or not told.exists():
+        return 0
+    return len(json.loads(told.read_text(encoding="utf-8"))["trials"])
 
 
 def run_of(path: Path) -> Path | None:

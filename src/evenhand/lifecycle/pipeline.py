@@ -247,21 +247,10 @@ def _report(pipeline: Pipeline, stages: Stages, names: Sequence[str]) -> dict[st
         for own in entrants(runs, None, pipeline.say, pipeline.narrate, fewest=1)
     ]
     if pipeline.plan.stages.sweep is not None:
-        given[-1] = _as_selected(given[-1], stages.told()["sweep"]["facts"]["trials"])
+        given[-1] = given[-1].selected_among(stages.told()["sweep"]["facts"]["trials"])
     found = compare_entrants([given[-1].at_start(), *given] if len(given) == 1 else given)
     costs: Mapping[str, Any] = {name: own.json() for name in names if (own := cost_of(pipeline.run_folder(name)))}
     page = pipeline.folder / "report.html"
     value = found.value | {"costs": costs, "stages": stages.told(), "page": str(page)}
     write_comparison(page, found.told, value)
     return value
-
-
-def _as_selected(simpo: Entrant, trials: int) -> Entrant:
-    """SimPO with the caveat that its settings were chosen on the pairs that it is compared on, where there was a choice."""
-    if trials < 2:
-        return simpo
-    caveat = (
-        f"the settings of {simpo.name} are the best of {trials} that were tried on these same pairs, so the difference "
-        f"flatters {simpo.name} and only other pairs can tell"
-    )
-    return replace(simpo, scored=replace(simpo.scored, caveat=caveat))

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from evenhand.errors import RecipeError
 from evenhand.lifecycle.trainers.config import PreferenceConfig
 from evenhand.model.encode import EncodedPair
@@ -16,6 +18,15 @@ from evenhand.training.sections import TrainingSection
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant", "constant_with_warmup": "constant"}
 _TRACKERS = ("tensorboard", "mlflow", "wandb", "trackio")
 _NO_CLIPPING = sys.float_info.max
+# What an argument is called where it is not as in a recipe.
+_ARGUMENTS = {
+    "batch_pairs": "per_device_train_batch_size",
+    "max_gradient_norm": "max_grad_norm",
+    "warmup": "warmup_steps",
+    "validate_every": "eval_steps",
+    "checkpoint_every": "save_steps",
+    "keep_checkpoints": "save_total_limit",
+}
 _BATCH = "per_device_train_batch_size * gradient_accumulation_steps * processes"
 
 
@@ -56,8 +67,19 @@ def passes_of(args: PreferenceConfig, pairs: Sequence[EncodedPair], ranks: int) 
 def settings_of(args: PreferenceConfig, passes: Passes, ranks: int) -> TrainingSection:
     """The loop's settings for a run of that length over `ranks` processes.
 
-    Raises RecipeError for a schedule, a tracker or a way of choosing the best model that evenhand lacks.
+    Raises RecipeError for a number out of its range, and for a schedule, a tracker or a way of choosing the best model that
+    evenhand lacks.
     """
+    try:
+        return _section(args, passes, ranks)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        said = first["msg"][:1].lower() + first["msg"][1:]
+        raise RecipeError(f"`{_ARGUMENTS.get(key, key)}` is {first['input']!r}: {said}.") from error
+
+
+def _section(args: PreferenceConfig, passes: Passes, ranks: int) -> TrainingSection:
     steps, every_epoch = passes.steps, passes.ends[0]
     # Counted in epochs the loop validates at the end of each; steps can only be equally far apart.
     whole = args.max_steps <= 0 and steps == passes.ends[-1]
