@@ -107,6 +107,34 @@ def test_one_principle_without_a_verdict_leaves_the_question_without_one(tmp_pat
     assert preference_of(found) is None
 
 
+@pytest.mark.parametrize(("mass", "whole"), [(1.0, True), (0.5, True), (0.2, False)])
+def test_a_judge_that_rambles_is_taken_at_its_first_token(mass: float, whole: bool, tmp_path: Path) -> None:
+    def leaning(body: dict[str, Any], number: int) -> tuple[int, dict[str, str], str]:
+        first = 0.26 if replies_in(body)[0] == "good" else 0.24
+        return answered(
+            "A:\n\nA:\n\nBoth of them", {"A": first * mass, "B": 0.02 * mass, "The": 1 - (first + 0.02) * mass}
+        )
+
+    with judge_server(leaning) as served:
+        (found,) = judge_at(served.url, tmp_path / "j.jsonl").rule([question(0, "good", "bad")], silent)
+    assert found.is_whole == whole
+    if whole:  # the first reply each time, and a bit more so where that is the good one
+        assert (found.a_first, found.b_first) == ("a", "b")
+        assert found.preference == pytest.approx((0.26 / 0.28 + 1 - 0.24 / 0.26) / 2)
+        assert as_written(found, 0.5) == Ruling("a", "a", preference=found.preference)
+    else:
+        assert found.why == "no verdict in the answer"
+
+
+def test_words_outweigh_what_little_the_first_token_says(tmp_path: Path) -> None:
+    def worded(body: dict[str, Any], number: int) -> tuple[int, dict[str, str], str]:
+        return answered("Reply B is better", {"Reply": 0.7, "A": 0.3})
+
+    with judge_server(worded) as served:
+        (found,) = judge_at(served.url, tmp_path / "j.jsonl").rule([question(0, "good", "bad")], silent)
+    assert found == Ruling("b", "a")
+
+
 def test_probabilities_of_both_orders_are_averaged(tmp_path: Path) -> None:
     def sure_of_the_first(body: dict[str, Any], number: int) -> tuple[int, dict[str, str], str]:
         assert (body["logprobs"], body["top_logprobs"]) == (True, CANDIDATES)
