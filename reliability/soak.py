@@ -31,10 +31,11 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 def work(folder: Path, samples: Path, steps: int, pause: float) -> None:
     """Train and save, and note what this process holds at each step."""
     began = time.monotonic()
-    # A full collection, which a long run comes to once in many hundred steps, is the first to use some of the libraries' pages.
-    gc.collect()
 
     def report(record: dict[str, Any], _: int) -> None:
+        if record["step"] == 2:
+            # A long run comes to a full collection once in many hundred steps, and the first one maps 3 MiB of libraries.
+            gc.collect()
         resident = int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
         files = len(os.listdir("/proc/self/fd"))
         kept = len(os.listdir(folder / "checkpoints")) if record["step"] > 1 else 0
