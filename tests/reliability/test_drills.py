@@ -34,7 +34,7 @@ NAMES = [*SHORT.DRILLS, *SHORT.CONTRAST]
 @pytest.fixture(scope="session")
 def drills() -> Iterator["subprocess.Popen[str]"]:
     """One process that imports what drills need and does those that it is asked for, each in a fork."""
-    command = [sys.executable, str(ROOM / "short.py"), "--asked"]
+    command = [sys.executable, str(ROOM / "forks.py"), "--asked"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, env=environment, stdin=PIPE, stdout=PIPE, text=True) as process:
         yield process
@@ -54,7 +54,7 @@ def test_a_drill_is_passed_and_a_plain_save_fails_its_own(
 
 
 def test_every_drill_has_a_short_form_and_a_long_one() -> None:
-    drills = {file.stem for file in ROOM.glob("*.py")} - {"ground", "tiny", "plain", "short", "long"}
+    drills = {file.stem for file in ROOM.glob("*.py")} - {"ground", "tiny", "plain", "short", "long", "forks"}
     assert drills == LONG.TRAINING.keys() | LONG.WATCHING.keys()
     assert drills >= LONG.ALONE
     # Two need a quiet machine; the others have their short forms in tests of the registry, the gate and the alarms.
